@@ -1,0 +1,41 @@
+package migrations_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/migrations"
+)
+
+// At the start of an app, in any number of instances.
+func ExampleUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer pool.Close()
+	if err := migrations.Up(ctx, pool, migrations.Schema("sessions")); err != nil {
+		log.Print(err)
+	}
+}
+
+// What a deployment would change.
+func ExampleStatus() {
+	var pool *pgxpool.Pool
+	list, err := migrations.Status(context.Background(), pool)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	for _, m := range list {
+		fmt.Println(m.Version, m.Name, m.Applied)
+	}
+}

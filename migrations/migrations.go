@@ -1,0 +1,146 @@
+// Package migrations creates and upgrades the tables of pgstore.
+//
+// [Up] does it from Go, from any number of processes at once. The files are goose
+// migrations, so that goose's own command works on them too:
+//
+//	goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up
+//
+// Both keep their account in [VersionTable], apart from goose's default table: the
+// migrations of the app around us are left alone.
+//
+// The tables go into one schema: the one that [Schema] names, else the first of the
+// search_path. What other schemas hold makes no difference. Nothing is tied to a
+// connection beyond its transaction, so PgBouncer may stand in between, in
+// transaction mode too. Nothing is printed, and goose's global settings are neither
+// read nor changed. All functions are safe for concurrent use.
+//
+// Errors begin with "migrations: ", unwrap to their cause (for instance a
+// *pgconn.PgError), and hold no password.
+package migrations
+
+import (
+	"cmp"
+	"context"
+	"embed"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/pressly/goose/v3"
+)
+
+// VersionTable is where goose notes which migrations a schema has had. Who uses
+// goose on [FS] or on the files passes it as goose's table name.
+const VersionTable = "scspg_goose_db_version"
+
+// FS holds the migrations as goose's SQL files, at its root.
+//
+//go:embed *.sql
+var FS embed.FS
+
+// ErrNotMigrated is returned by [Down] where no migration is applied.
+var ErrNotMigrated = errors.New("migrations: nothing to roll back: no migration is applied")
+
+// Option changes where the functions of this package work.
+type Option func(*options)
+
+type options struct{ schema string }
+
+// Schema names the schema of the tables, to be used with pgstore's Config.Schema.
+// The name is quoted, so case matters. Up creates the schema where it is missing, for
+// which the role needs CREATE on the database. Default: the first schema of the
+// search_path.
+func Schema(name string) Option { return func(o *options) { o.schema = name } }
+
+// Migration is one migration, as [Status] reports it.
+type Migration struct {
+	Version   int64     // 1 for the first; there are no gaps
+	Name      string    // the file's name, such as "00001_create_sessions.sql"
+	Applied   bool      // whether the database has had it
+	AppliedAt time.Time // when, by the database's clock in its time zone; zero unless Applied
+}
+
+// Up applies the migrations that are missing, oldest first, each in a transaction of
+// its own: one that fails leaves no trace, those before it stay. Where nothing is
+// missing it costs two small queries and takes no lock.
+//
+// Any number of processes may call it at once: one applies, under an advisory lock
+// that ends with its transaction, and the others wait for it. The wait ends with
+// ctx; give it a deadline. While it works it uses one connection of the pool and
+// one of its own.
+//
+// The role needs USAGE and CREATE on the schema.
+func Up(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
+	m := newMigrator(pool, opts)
+	return m.explain("up", m.up(ctx))
+}
+
+// Down rolls back the migration that was applied last. Rolling back the first one
+// drops the tables, with every session in them. It returns [ErrNotMigrated] where
+// none is applied. It waits for other processes as [Up] does.
+func Down(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
+	m := newMigrator(pool, opts)
+	return m.explain("down", m.down(ctx))
+}
+
+// Version returns the highest version that is applied, 0 where none is. It changes
+// nothing.
+func Version(ctx context.Context, pool *pgxpool.Pool, opts ...Option) (int64, error) {
+	m := newMigrator(pool, opts)
+	version, err := m.version(ctx)
+	return version, m.explain("version", err)
+}
+
+// Status lists the migrations of this release, ordered by version. It changes
+// nothing: on a database that was never migrated none is applied.
+func Status(ctx context.Context, pool *pgxpool.Pool, opts ...Option) ([]Migration, error) {
+	m := newMigrator(pool, opts)
+	list, err := m.status(ctx)
+	return list, m.explain("status", err)
+}
+
+func (m *migrator) up(ctx context.Context) error {
+	latest, err := latestVersion()
+	if err != nil {
+		return err
+	}
+	if version, err := m.version(ctx); err != nil || version >= latest {
+		return err
+	}
+	return m.locked(ctx, func(ctx context.Context, p *goose.Provider) error {
+		_, err := p.Up(ctx)
+		return err
+	})
+}
+
+func (m *migrator) down(ctx context.Context) error {
+	if version, err := m.version(ctx); err != nil {
+		return err
+	} else if version == 0 {
+		return ErrNotMigrated
+	}
+	return m.locked(ctx, func(ctx context.Context, p *goose.Provider) error {
+		_, err := p.Down(ctx)
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			return ErrNotMigrated // another process was first
+		}
+		return err
+	})
+}
+
+func (m *migrator) status(ctx context.Context) ([]Migration, error) {
+	applied, err := m.applied(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := files()
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		list[i].AppliedAt, list[i].Applied = applied[list[i].Version]
+	}
+	slices.SortFunc(list, func(a, b Migration) int { return cmp.Compare(a.Version, b.Version) })
+	return list, nil
+}

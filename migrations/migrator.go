@@ -1,0 +1,170 @@
+package migrations
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+)
+
+type migrator struct {
+	pool *pgxpool.Pool
+	options
+}
+
+func newMigrator(pool *pgxpool.Pool, opts []Option) *migrator {
+	m := &migrator{pool: pool}
+	for _, opt := range opts {
+		opt(&m.options)
+	}
+	return m
+}
+
+const (
+	// A table of the same name further down the search_path is somebody else's.
+	sqlExists = `SELECT EXISTS (SELECT FROM pg_catalog.pg_tables
+		WHERE schemaname = coalesce($1::text, current_schema()) AND tablename = $2)`
+
+	// The lock and what it guards are of one schema. It goes with the transaction,
+	// and so with the process: no lease to renew, nothing left behind by a crash,
+	// and any pooler will do.
+	sqlLock = `SELECT pg_advisory_xact_lock(hashtextextended('scspg migrations ' || coalesce($1::text, current_schema()), 0))`
+
+	// The wait for it is bounded by the caller's context, not by the role's settings.
+	sqlPatient = `SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true),
+		set_config('idle_in_transaction_session_timeout', '0', true)`
+)
+
+// locked runs f while this process is the only one that migrates the schema.
+func (m *migrator) locked(ctx context.Context, f func(context.Context, *goose.Provider) error) (err error) {
+	tx, err := m.pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it only held the lock
+	if _, err := tx.Exec(ctx, sqlPatient); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, sqlLock, m.schemaArg()); err != nil {
+		return err
+	}
+
+	// Not from the pool: with one connection, goose would wait for ours.
+	var opts []stdlib.OptionOpenDB
+	config := m.pool.Config()
+	if config.BeforeConnect != nil {
+		opts = append(opts, stdlib.OptionBeforeConnect(config.BeforeConnect))
+	}
+	db := stdlib.OpenDB(*config.ConnConfig, opts...)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if m.schema != "" {
+		if _, err := db.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS `+quote(m.schema)); err != nil {
+			return err
+		}
+	}
+	store, err := m.versionStore()
+	if err != nil {
+		return err
+	}
+	var files fs.FS = FS
+	if m.schema != "" {
+		files = schemaFS{FS, m.schema}
+	}
+	provider, err := goose.NewProvider("", db, files, goose.WithStore(store),
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return err
+	}
+	return f(ctx, provider)
+}
+
+// versionStore is goose's own, except that it looks for its table in our schema.
+func (m *migrator) versionStore() (database.Store, error) {
+	name := VersionTable
+	if m.schema != "" {
+		name = quote(m.schema) + "." + VersionTable
+	}
+	store, err := database.NewStore(database.DialectPostgres, name)
+	return &versionStore{Store: store, schema: m.schemaArg()}, err
+}
+
+type versionStore struct {
+	database.Store
+	schema *string
+}
+
+// TableExists reports whether goose must create the version table.
+func (s *versionStore) TableExists(ctx context.Context, db database.DBTxConn) (exists bool, err error) {
+	err = db.QueryRowContext(ctx, sqlExists, s.schema, VersionTable).Scan(&exists)
+	return exists, err
+}
+
+// version is the highest version that is applied, 0 where none is.
+func (m *migrator) version(ctx context.Context) (int64, error) {
+	applied, err := m.applied(ctx)
+	var highest int64
+	for version := range applied {
+		highest = max(highest, version)
+	}
+	return highest, err
+}
+
+// applied reads goose's account: the versions and when they were applied.
+func (m *migrator) applied(ctx context.Context) (map[int64]time.Time, error) {
+	var exists bool
+	if err := m.pool.QueryRow(ctx, sqlExists, m.schemaArg(), VersionTable).Scan(&exists); err != nil || !exists {
+		return nil, err
+	}
+	table := VersionTable
+	if m.schema != "" {
+		table = quote(m.schema) + "." + VersionTable
+	}
+	rows, err := m.pool.Query(ctx, `SELECT version_id, max(tstamp) FROM `+table+` WHERE version_id > 0 GROUP BY version_id`)
+	if err != nil {
+		return nil, err
+	}
+	applied := make(map[int64]time.Time)
+	var version int64
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&version, &at}, func() error {
+		applied[version] = at
+		return nil
+	})
+	return applied, err
+}
+
+func (m *migrator) schemaArg() *string {
+	if m.schema == "" {
+		return nil
+	}
+	return &m.schema
+}
+
+func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// explain says which operation failed, and what to do where that is known.
+func (m *migrator) explain(op string, err error) error {
+	if err == nil || errors.Is(err, ErrNotMigrated) {
+		return err
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pgErr.Code {
+		case "42501": // insufficient_privilege
+			return fmt.Errorf("migrations: %s: the role may not do this: grant it USAGE and CREATE on the schema "+
+				"(and CREATE on the database, for a schema that does not exist yet), or migrate as another role: %w", op, err)
+		case "25006": // read_only_sql_transaction
+			return fmt.Errorf("migrations: %s: the server is read-only: connect to the primary: %w", op, err)
+		case "3F000": // invalid_schema_name
+			return fmt.Errorf("migrations: %s: no schema of the search_path exists: create one, or name one with migrations.Schema: %w", op, err)
+		}
+	}
+	return fmt.Errorf("migrations: %s: %w", op, err)
+}
