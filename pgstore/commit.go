@@ -1,0 +1,279 @@
+package pgstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// maxDataBytes leaves room for the rest of the message in PostgreSQL's limit of
+// 1 GB for a field (https://www.postgresql.org/docs/current/limits.html).
+const maxDataBytes = 1<<30 - 1<<16
+
+// anyVersion makes an update the last write that wins.
+const anyVersion = 0
+
+// write is one Commit, checked.
+type write struct {
+	id      pgtype.UUID
+	standIn bool // names an existing session: never inserts
+	data    []byte
+	user    string
+	ttl     time.Duration
+	noTouch bool
+}
+
+// newWrite checks what can be checked without the database.
+func (s *Store) newWrite(ctx context.Context, req *request, token string, data []byte, expiry time.Time) (write, error) {
+	if len(data) > maxDataBytes {
+		return write{}, fmt.Errorf("pgstore: commit session: %d bytes of data: PostgreSQL stores at most 1 GB in a field; "+
+			"keep large values in a table of their own and their key in the session", len(data))
+	}
+	user, keyed, ok := frameUser(data)
+	if s.cfg.limited() && !(ok && keyed) {
+		return write{}, errors.New("pgstore: commit session: a user limit is set, but the data does not say whose session it is: " +
+			"set SessionManager.Codec = pgstore.Codec{UserKey: ...} to the session key that holds the user's id")
+	}
+	if user != "" {
+		if err := validUserID(user); err != nil {
+			return write{}, fmt.Errorf("pgstore: commit session: %w", err)
+		}
+	}
+	w := write{data: data, user: user, ttl: time.Until(expiry)}
+	if w.data == nil {
+		w.data = []byte{}
+	}
+	w.id, w.standIn = idOf(token)
+	w.noTouch = ctx.Value(noTouchKey{}) != nil || req != nil && req.noTouch.Load()
+	return w, nil
+}
+
+// Commit is CommitCtx with context.Background().
+func (s *Store) Commit(token string, data []byte, expiry time.Time) error {
+	return s.CommitCtx(context.Background(), token, data, expiry)
+}
+
+// CommitCtx stores the data of a session until expiry, taken as a time to live from
+// now. Where the session has meanwhile ended or expired, or changed hands, the write
+// is dropped and CommitCtx returns nil: Stat counts it, and StatusOf tells. Data
+// that names a user for the first time is a sign-in, and may fail with ErrUserLimit.
+//
+// Under Track, data equal to what was found is not written, data found outdated is
+// merged by key with what another request has written, and a new token continues
+// the session that the request has deleted, if it has.
+func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry time.Time) error {
+	req := s.requestOf(ctx)
+	w, err := s.newWrite(ctx, req, token, data, expiry)
+	if err != nil {
+		return err
+	}
+	var alive bool
+	if req == nil {
+		if !w.standIn {
+			s.noteUntracked(ctx)
+		}
+		alive, err = s.commitPlain(ctx, w)
+	} else {
+		alive, err = s.commitTracked(ctx, req, w)
+	}
+	if committed, ok := ctx.Value(aliveKey{}).(*bool); ok {
+		*committed = alive
+	}
+	return err
+}
+
+// commitPlain is last write wins, as scs documents it.
+func (s *Store) commitPlain(ctx context.Context, w write) (alive bool, err error) {
+	req := s.plain.of(ctx)
+	a := admission{write: w, req: req}
+	if req != nil {
+		a.renews = req.predecessor(w.user)
+	}
+	var out outcome
+	err = s.do(ctx, "commit session", func(ctx context.Context) error {
+		var err error
+		if out, err = s.update(ctx, w, anyVersion); err != nil || out.written {
+			return err
+		}
+		if w.user == "" && !w.standIn {
+			if out, err = s.insert(ctx, w); err != nil || out.written {
+				return err
+			}
+		}
+		out, err = s.admit(ctx, &a)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	s.count(out)
+	if out.written && a.renews != nil {
+		req.settle(a.renews.id)
+	}
+	return out.written, nil
+}
+
+// commitTracked knows what its request has loaded.
+func (s *Store) commitTracked(ctx context.Context, req *request, w write) (alive bool, err error) {
+	e, known := req.entry(w.id)
+	if known && e.state != Active {
+		// It had ended when it was found, or ended by this request.
+		s.stat.dropped.Add(1)
+		return false, nil
+	}
+	if known && w.user == e.user && sameSession(e.base, w.data) {
+		return true, s.touchIfDue(ctx, req, e, w.ttl)
+	}
+
+	a := admission{write: w, req: req, fresh: !known && !w.standIn}
+	if known {
+		a.prior = &e
+	}
+	if !known || w.user != e.user {
+		a.renews = req.predecessor(w.user)
+	}
+	if !known && a.renewsEnded() {
+		// Somebody else ended the session that the new token continues.
+		e = *a.renews
+		e.id, e.pending, e.loaded = w.id, false, false
+		req.put(e)
+		s.stat.dropped.Add(1)
+		return false, nil
+	}
+
+	var out outcome
+	err = s.do(ctx, "commit session", func(ctx context.Context) error {
+		var err error
+		switch {
+		case known && w.user == e.user:
+			if e.exact {
+				if out, err = s.update(ctx, w, e.version); err != nil || out.written {
+					return err
+				}
+			}
+			out, err = s.merge(ctx, &a)
+			return err
+		case !known && w.user == "" && a.renews == nil:
+			if out, err = s.insert(ctx, w); err != nil || out.written {
+				return err
+			}
+			a.fresh = false
+		}
+		out, err = s.admit(ctx, &a)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	s.count(out)
+	if out.written && a.renews != nil {
+		req.settle(a.renews.id)
+	}
+	e.id, e.saved = w.id, true
+	if out.written {
+		e.state, e.reason, e.user, e.loaded = Active, "", w.user, true
+		e.stamp, e.at = out.stamp, time.Now()
+		e.base, e.exact = w.data, bytes.Equal(w.data, out.data)
+	} else {
+		e.stamp, e.at = out.found.stamp, time.Now()
+		e.state, e.reason = out.found.lost()
+	}
+	req.put(e)
+	return out.written, nil
+}
+
+// count adds what became of a write to the counters.
+func (s *Store) count(out outcome) {
+	c := &s.stat
+	if !out.written {
+		c.dropped.Add(1)
+		return
+	}
+	c.writes.Add(1)
+	c.evictions.Add(int64(out.evicted))
+	if out.admitted {
+		c.signIns.Add(1)
+	}
+	if out.conflict {
+		c.conflicts.Add(1)
+	}
+	if out.merged {
+		c.merges.Add(1)
+	}
+}
+
+// update writes the data of a live session whose user stays.
+func (s *Store) update(ctx context.Context, w write, version int64) (out outcome, err error) {
+	err = out.scanStamp(s.pool.QueryRow(ctx, s.sql.update,
+		w.id, w.data, w.ttl.Microseconds(), nullable(w.user), w.noTouch, version))
+	out.data = w.data
+	return out, err
+}
+
+// insert writes a new anonymous session, unless the row is there.
+func (s *Store) insert(ctx context.Context, w write) (out outcome, err error) {
+	err = out.scanStamp(s.pool.QueryRow(ctx, s.sql.insert, w.id, w.data, w.ttl.Microseconds()))
+	out.data = w.data
+	return out, err
+}
+
+// touchIfDue moves expiry on to ttl from now, never back, and last-seen time to now,
+// once the session has gone without for long enough.
+func (s *Store) touchIfDue(ctx context.Context, req *request, e entry, ttl time.Duration) error {
+	elapsed := time.Since(e.at)
+	unseen := e.now.Sub(e.seen) + elapsed
+	gain := ttl - (e.expiry.Sub(e.now) - elapsed)
+	after := s.cfg.touchAfter(max(ttl, e.window))
+	noTouch := ctx.Value(noTouchKey{}) != nil || req.noTouch.Load()
+	if noTouch || unseen < after && gain < after {
+		s.stat.skips.Add(1)
+		if !e.saved {
+			e.saved = true
+			req.put(e)
+		}
+		return nil
+	}
+	var out outcome
+	var found row
+	err := s.do(ctx, "touch session", func(ctx context.Context) error {
+		b := &pgx.Batch{}
+		b.Queue(sqlAsync).QueryRow(discard)
+		b.Queue(s.sql.touch, e.id, ttl.Microseconds(), nullable(e.user), e.version).QueryRow(out.scanStamp)
+		if err := send(ctx, s.pool, b); err != nil || out.written {
+			return err
+		}
+		return found.scan(s.pool.QueryRow(ctx, s.sql.find, e.id))
+	})
+	if err != nil {
+		return err
+	}
+	e.saved, e.at = true, time.Now()
+	switch {
+	case out.written:
+		s.stat.touches.Add(1)
+		e.stamp = out.stamp
+	case found.state() == Active && found.user == e.user:
+		// Another request has written data since, and moved expiry with it.
+		s.stat.skips.Add(1)
+		e.stamp, e.exact = found.stamp, false
+	default:
+		s.stat.dropped.Add(1)
+		e.stamp = found.stamp
+		e.state, e.reason = found.lost()
+	}
+	req.put(e)
+	return nil
+}
+
+// nullable is user as a column value.
+func nullable(user string) *string {
+	if user == "" {
+		return nil
+	}
+	return &user
+}

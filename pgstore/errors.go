@@ -1,0 +1,57 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+var (
+	// ErrUserLimit is returned by SignIn, and by the commit that signs a user in,
+	// where the policy is Reject and the user has no session to spare.
+	ErrUserLimit = errors.New("pgstore: the user has reached the limit of sessions")
+
+	// ErrEnded is returned by SignIn when the session did not survive it: RevokeAll
+	// or RevokeOthers ran after the request began, or somebody ended the session
+	// that was being renewed. Nobody is signed in.
+	ErrEnded = errors.New("pgstore: the session was ended while it was being signed in")
+)
+
+// SQLSTATEs, https://www.postgresql.org/docs/current/errcodes-appendix.html
+const (
+	codeUniqueViolation      = "23505"
+	codeSerializationFailure = "40001"
+	codeDeadlockDetected     = "40P01"
+	codeUndefinedTable       = "42P01"
+	codeUndefinedColumn      = "42703"
+	codeInvalidSchema        = "3F000"
+	codePrivilege            = "42501"
+	codeReadOnly             = "25006"
+)
+
+// opError says which operation failed, and what to do where that is known. The
+// cause stays for errors.Is and errors.As.
+func opError(op string, timeout time.Duration, err error) error {
+	if err == nil || errors.Is(err, ErrUserLimit) {
+		return err
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pgErr.Code {
+		case codeUndefinedTable, codeUndefinedColumn, codeInvalidSchema:
+			return fmt.Errorf("pgstore: %s: the session tables are missing or out of date, or not in the search_path: "+
+				"run migrations.Up, or goose -dir migrations up, and see Config.Schema: %w", op, err)
+		case codePrivilege:
+			return fmt.Errorf("pgstore: %s: the database role lacks a privilege on the session tables: %w", op, err)
+		case codeReadOnly:
+			return fmt.Errorf("pgstore: %s: the server is read-only (a standby?): connect to the primary, "+
+				"for instance with target_session_attrs=read-write: %w", op, err)
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("pgstore: %s: not done within Config.Timeout (%v): %w", op, timeout, err)
+	}
+	return fmt.Errorf("pgstore: %s: %w", op, err)
+}

@@ -1,0 +1,137 @@
+package pgstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/pgstore"
+)
+
+// The whole set-up: at most five sessions a user, the rest as scs has it.
+func Example() {
+	pool, err := pgxpool.New(context.Background(), os.Getenv("DATABASE_URL"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pool.Close()
+
+	store, err := pgstore.New(pool, pgstore.Config{UserLimit: 5})
+	if err != nil {
+		log.Fatal(err)
+	}
+	sm := scs.New()
+	sm.Store = store
+	sm.Codec = pgstore.Codec{UserKey: "userID"}
+	sm.IdleTimeout = 30 * time.Minute
+	sm.Cookie.Persist = false // or the browser drops the cookie at the timeout, and nobody can be told why
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /me", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, sm.GetString(r.Context(), "userID"))
+	})
+	log.Print(http.ListenAndServe("127.0.0.1:8080", store.Track(sm.LoadAndSave(mux))))
+}
+
+// A login handler, where the limit refuses instead of evicting.
+func ExampleStore_SignIn() {
+	var store *pgstore.Store // with Config.LimitPolicy = pgstore.Reject
+	var sm *scs.SessionManager
+
+	http.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		userID := "alice" // once the password has been checked
+		switch err := store.SignIn(r.Context(), sm, userID); {
+		case errors.Is(err, pgstore.ErrUserLimit):
+			http.Error(w, "signed in on too many devices", http.StatusConflict)
+		case errors.Is(err, pgstore.ErrEnded):
+			http.Error(w, "signed out meanwhile, try again", http.StatusConflict)
+		case err != nil:
+			http.Error(w, "cannot sign in", http.StatusInternalServerError)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+}
+
+// A page that lists where its user is signed in.
+func ExampleStore_Sessions() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	http.HandleFunc("GET /devices", func(w http.ResponseWriter, r *http.Request) {
+		sessions, err := store.Sessions(r.Context(), sm.GetString(r.Context(), "userID"))
+		if err != nil {
+			http.Error(w, "cannot list sessions", http.StatusInternalServerError)
+			return
+		}
+		current := store.StatusOf(r.Context()).ID
+		for _, s := range sessions {
+			fmt.Fprintln(w, s.ID == current, s.IP, s.UserAgent, s.LastSeenAt.Format(time.RFC3339))
+		}
+	})
+}
+
+// After a change of password: everybody else out, whatever they have in flight.
+func ExampleStore_RevokeOthers() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	http.HandleFunc("POST /password", func(w http.ResponseWriter, r *http.Request) {
+		userID := sm.GetString(r.Context(), "userID")
+		// once the new password is stored
+		n, err := store.RevokeOthers(r.Context(), userID, sm.Token(r.Context()))
+		if err != nil {
+			http.Error(w, "cannot sign the other devices out", http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintf(w, "%d other devices signed out\n", n)
+	})
+}
+
+// Telling a visitor why the session is gone.
+func ExampleStore_StatusOf() {
+	var store *pgstore.Store
+
+	http.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		switch st := store.StatusOf(r.Context()); {
+		case st.State == pgstore.Expired:
+			fmt.Fprintln(w, "You were away for too long.")
+		case st.EndReason == pgstore.Revoked:
+			fmt.Fprintln(w, "You were signed out from another device.")
+		case st.EndReason == pgstore.Evicted:
+			fmt.Fprintln(w, "You signed in on another device, and this one was the oldest.")
+		case st.State == pgstore.Active:
+			fmt.Fprintf(w, "%.0f minutes left\n", st.Remaining.Minutes())
+		default:
+			fmt.Fprintln(w, "Please sign in.")
+		}
+	})
+}
+
+// A poll must not keep its session alive.
+func ExampleNoTouch() {
+	http.HandleFunc("GET /notifications", func(w http.ResponseWriter, r *http.Request) {
+		pgstore.NoTouch(r.Context()) // under Track; the context that it returns is for use elsewhere
+		fmt.Fprintln(w, "[]")
+	})
+}
+
+// Walking over all sessions, in constant memory.
+func ExampleStore_Each() {
+	var store *pgstore.Store
+	byUser := make(map[string]int)
+	for sess, err := range store.Each(context.Background()) {
+		if err != nil {
+			log.Print(err)
+			return
+		}
+		byUser[sess.UserID]++
+	}
+}

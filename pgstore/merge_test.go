@@ -1,0 +1,311 @@
+package pgstore
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+)
+
+func TestSameSession(t *testing.T) {
+	t.Parallel()
+	c := Codec{UserKey: "user"}
+	encode := func(c scs.Codec, deadline time.Time, values map[string]any) []byte {
+		t.Helper()
+		b, err := c.Encode(deadline, values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	values := map[string]any{"user": "alice", "n": 1}
+	with := func(key string, v any) map[string]any { return map[string]any{"user": "alice", "n": 1, key: v} }
+	base := encode(c, testDeadline, values)
+	for _, test := range []struct {
+		name string
+		a, b []byte
+		want bool
+	}{
+		{"itself", base, bytes.Clone(base), true},
+		{"nothing", nil, []byte{}, true},
+		{"encoded again", base, encode(c, testDeadline.In(time.FixedZone("", 60)), with("n", 1)), true},
+		{"deadline, seconds", base, encode(c, testDeadline.Add(time.Second), values), false},
+		{"deadline, a nanosecond", base, encode(c, testDeadline.Add(1), values), false},
+		{"another user", base, encode(c, testDeadline, with("user", "bob")), false},
+		{"made without a UserKey", base, encode(Codec{}, testDeadline, values), false},
+		{"anonymous, made without a UserKey", encode(c, testDeadline, nil), encode(Codec{}, testDeadline, nil), false},
+		{"made with another UserKey", base, encode(Codec{UserKey: "n"}, testDeadline, values), false},
+		{"another value", base, encode(c, testDeadline, with("n", 2)), false},
+		{"another type", base, encode(c, testDeadline, with("n", int64(1))), false},
+		{"another key", base, encode(c, testDeadline, map[string]any{"user": "alice", "m": 1}), false},
+		{"one key more", base, encode(c, testDeadline, with("zebra", 1)), false},
+		{"a nil more", base, encode(c, testDeadline, with("zebra", nil)), false},
+		{"frame and gob", base, encode(scs.GobCodec{}, testDeadline, values), false},
+		{"frame and nothing", base, nil, false},
+		{"gob, other values", encode(scs.GobCodec{}, testDeadline, values), encode(scs.GobCodec{}, testDeadline, with("n", 2)), false},
+		{"gob, other deadline", encode(scs.GobCodec{}, testDeadline, values), encode(scs.GobCodec{}, testDeadline.Add(1), values), false},
+		{"neither", []byte("foo"), []byte("bar"), false},
+		{"neither, the same", []byte("foo"), []byte("foo"), true},
+	} {
+		if got := sameSession(test.a, test.b); got != test.want {
+			t.Errorf("%s: got %t", test.name, got)
+		}
+		if got := sameSession(test.b, test.a); got != test.want {
+			t.Errorf("%s, swapped: got %t", test.name, got)
+		}
+	}
+}
+
+// otherBytes encodes until gob has written the map in another order.
+func otherBytes(t *testing.T, c scs.Codec, values map[string]any, than []byte) []byte {
+	t.Helper()
+	for range 1000 {
+		b, err := c.Encode(testDeadline, values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(b, than) {
+			return b
+		}
+	}
+	t.Fatal("gob has become deterministic")
+	return nil
+}
+
+func fruit() map[string]any {
+	items := make(map[string]int)
+	for i := range 20 {
+		items[fmt.Sprint("fruit", i)] = i
+	}
+	return map[string]any{"cart": &cart{Items: items}, "n": 1}
+}
+
+func TestSameSessionWhereGobIsNotDeterministic(t *testing.T) {
+	t.Parallel()
+	for _, c := range []scs.Codec{Codec{}, scs.GobCodec{}} {
+		a, err := c.Encode(testDeadline, fruit())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !sameSession(a, otherBytes(t, c, fruit(), a)) {
+			t.Errorf("%T: an unchanged struct with a map looks changed", c)
+		}
+		changed := fruit()
+		changed["cart"].(*cart).Items["fruit7"]++
+		if b := otherBytes(t, c, changed, a); sameSession(a, b) {
+			t.Errorf("%T: a changed map looks unchanged", c)
+		}
+	}
+}
+
+func TestMergeSession(t *testing.T) {
+	t.Parallel()
+	c := Codec{UserKey: "user"}
+	type m = map[string]any
+	for _, test := range []struct {
+		name                        string
+		loaded, mine, current, want m
+	}{
+		{"nothing changed", m{"a": 1}, m{"a": 1}, m{"a": 1}, m{"a": 1}},
+		{"both add", m{}, m{"a": 1}, m{"b": 2}, m{"a": 1, "b": 2}},
+		{"both add the same key", m{}, m{"a": 1}, m{"a": 2}, m{"a": 1}},
+		{"mine changes", m{"a": 1, "b": 1}, m{"a": 2, "b": 1}, m{"a": 1, "b": 2}, m{"a": 2, "b": 2}},
+		{"both change", m{"a": 1}, m{"a": 2}, m{"a": 3}, m{"a": 2}},
+		{"mine removes", m{"a": 1, "b": 1}, m{"b": 1}, m{"a": 1, "b": 1}, m{"b": 1}},
+		{"mine removes what current changed", m{"a": 1}, m{}, m{"a": 2}, m{}},
+		{"current removes", m{"a": 1, "b": 1}, m{"a": 1, "b": 1}, m{"b": 1}, m{"b": 1}},
+		{"current removes what mine changed", m{"a": 1}, m{"a": 2}, m{}, m{"a": 2}},
+		{"both remove", m{"a": 1, "b": 1, "c": 1}, m{"b": 1}, m{"c": 1}, m{}},
+		{"mine clears what it loaded", m{"a": 1, "b": 1}, m{}, m{"a": 1, "b": 1, "c": 1}, m{"c": 1}},
+		{"a type changes", m{"a": 1}, m{"a": int64(1)}, m{"a": 1}, m{"a": int64(1)}},
+		{"nil is a value", m{"a": nil}, m{}, m{"a": nil, "b": nil}, m{"b": nil}},
+		{"mine signs in", m{}, m{"user": "alice"}, m{"a": 1}, m{"user": "alice", "a": 1}},
+	} {
+		merged, ok := mergeSession(mustEncode(t, c, testDeadline, test.loaded), mustEncode(t, c, testDeadline, test.mine), mustEncode(t, c, testDeadline, test.current))
+		if want := mustEncode(t, c, testDeadline, test.want); !ok || !bytes.Equal(merged, want) {
+			t.Errorf("%s: got %x, %t, want %x", test.name, merged, ok, want)
+		}
+	}
+}
+
+func TestMergeSessionDeadline(t *testing.T) {
+	t.Parallel()
+	early, late := testDeadline.Add(-1), testDeadline.Add(time.Hour)
+	for _, test := range []struct{ mine, current, want time.Time }{
+		{testDeadline, testDeadline, testDeadline},
+		{late, testDeadline, late},
+		{early, testDeadline, early},
+		{testDeadline, late, late},
+		{testDeadline, early, early},
+		{early, late, early},
+		{late, early, early},
+	} {
+		merged, ok := mergeSession(mustEncode(t, Codec{}, testDeadline, nil), mustEncode(t, Codec{}, test.mine, nil), mustEncode(t, Codec{}, test.current, nil))
+		if got, framed := frameDeadline(merged); !ok || !framed || !got.Equal(test.want) {
+			t.Errorf("mine %v, current %v: got %v, want %v", test.mine, test.current, got, test.want)
+		}
+	}
+}
+
+func TestMergeSessionKeepsTheUserOfMine(t *testing.T) {
+	t.Parallel()
+	anonymous := mustEncode(t, Codec{UserKey: "user"}, testDeadline, nil)
+	alice := mustEncode(t, Codec{UserKey: "user"}, testDeadline, map[string]any{"user": "alice"})
+	unkeyed := mustEncode(t, Codec{}, testDeadline, nil)
+	for _, test := range []struct {
+		loaded, mine, current []byte
+		user                  string
+		keyed                 bool
+	}{
+		{anonymous, alice, anonymous, "alice", true},
+		{alice, anonymous, alice, "", true},
+		{alice, unkeyed, alice, "", false},
+	} {
+		merged, _ := mergeSession(test.loaded, test.mine, test.current)
+		if user, keyed, ok := frameUser(merged); user != test.user || keyed != test.keyed || !ok {
+			t.Errorf("got %q, %t, %t, want %q, %t", user, keyed, ok, test.user, test.keyed)
+		}
+	}
+}
+
+// A struct that mine only read must not undo what current did to it.
+func TestMergeSessionWhereGobIsNotDeterministic(t *testing.T) {
+	t.Parallel()
+	loaded := mustEncode(t, Codec{}, testDeadline, fruit())
+	mine := otherBytes(t, Codec{}, fruit(), loaded)
+	want := fruit()
+	want["cart"].(*cart).Items["fruit7"] = 100
+	merged, ok := mergeSession(loaded, mine, mustEncode(t, Codec{}, testDeadline, want))
+	if !ok {
+		t.Fatal("not merged")
+	}
+	if _, got := mustDecode(t, Codec{}, merged); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestMergeSessionNeedsFrames(t *testing.T) {
+	t.Parallel()
+	b := mustEncode(t, Codec{}, testDeadline, map[string]any{"a": 1})
+	row, err := scs.GobCodec{}.Encode(testDeadline, map[string]any{"a": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range [][]byte{nil, row, {0, 2, 0, 0, 0, 0}} {
+		for i, three := range [][3][]byte{{other, b, b}, {b, other, b}, {b, b, other}} {
+			if merged, ok := mergeSession(three[0], three[1], three[2]); ok || merged != nil {
+				t.Errorf("%x was merged, as argument %d", other, i)
+			}
+		}
+	}
+}
+
+// modelSession is what a frame stands for, and modelMerge the rule in its plainest form.
+type modelSession struct {
+	deadline time.Time
+	values   map[string]any
+}
+
+func modelMerge(loaded, mine, current modelSession) modelSession {
+	merged := modelSession{deadline: current.deadline, values: make(map[string]any)}
+	if !mine.deadline.Equal(loaded.deadline) {
+		merged.deadline = mine.deadline
+		if !current.deadline.Equal(loaded.deadline) && current.deadline.Before(mine.deadline) {
+			merged.deadline = current.deadline
+		}
+	}
+	for _, key := range modelKeys {
+		was, wasThere := loaded.values[key]
+		v, there := mine.values[key]
+		if there == wasThere && reflect.DeepEqual(v, was) {
+			v, there = current.values[key]
+		}
+		if there {
+			merged.values[key] = v
+		}
+	}
+	return merged
+}
+
+var modelKeys = []string{"", "\x00", "a", "aa", "ab", "b", "user", "\xff"}
+
+func modelValue(r *rand.Rand) any {
+	switch r.IntN(6) {
+	case 0:
+		return nil
+	case 1:
+		return r.IntN(3)
+	case 2:
+		return int64(r.IntN(3))
+	case 3:
+		return []string{"x", "y"}[:1+r.IntN(2)] // gob makes nil of an empty slice
+	case 4:
+		return fmt.Sprint(r.IntN(3))
+	default:
+		return &cart{Items: map[string]int{"apple": r.IntN(2), "pear": 1, "plum": r.IntN(2)}}
+	}
+}
+
+// request runs a few random operations on a copy of s, as a request would.
+func (s modelSession) request(r *rand.Rand) modelSession {
+	after := modelSession{deadline: s.deadline, values: maps.Clone(s.values)}
+	if after.values == nil {
+		after.values = make(map[string]any)
+	}
+	for range r.IntN(5) {
+		key := modelKeys[r.IntN(len(modelKeys))]
+		switch r.IntN(8) {
+		case 0:
+			clear(after.values)
+		case 1, 2:
+			delete(after.values, key)
+		case 3:
+			after.deadline = testDeadline.Add(time.Duration(r.IntN(5) - 2))
+		default:
+			after.values[key] = modelValue(r)
+		}
+	}
+	return after
+}
+
+func TestMergeSessionAgreesWithTheModel(t *testing.T) {
+	t.Parallel()
+	const seed = 1
+	c := Codec{}
+	for n := range uint64(5000) {
+		r := rand.New(rand.NewPCG(seed, n))
+		loaded := modelSession{deadline: testDeadline}.request(r).request(r)
+		mine, current := loaded.request(r), loaded.request(r)
+		if r.IntN(2) == 0 {
+			current = current.request(r)
+		}
+		want := modelMerge(loaded, mine, current)
+
+		l := mustEncode(t, c, loaded.deadline, loaded.values)
+		m := mustEncode(t, c, mine.deadline, mine.values)
+		now := mustEncode(t, c, current.deadline, current.values)
+		merged, ok := mergeSession(l, m, now)
+		if !ok {
+			t.Fatalf("case %d of seed %d: not merged", n, seed)
+		}
+		if err := checkFrame(merged); err != nil {
+			t.Fatalf("case %d of seed %d: %v", n, seed, err)
+		}
+		deadline, values := mustDecode(t, c, merged)
+		if !deadline.Equal(want.deadline) || !reflect.DeepEqual(values, want.values) {
+			t.Fatalf("case %d of seed %d\nloaded  %v\nmine    %v\ncurrent %v\ngot     %v %v\nwant    %v", n, seed, loaded, mine, current, deadline, values, want)
+		}
+		if !sameSession(merged, mustEncode(t, c, want.deadline, want.values)) {
+			t.Fatalf("case %d of seed %d: the merged frame is not the same session as its own encoding", n, seed)
+		}
+		same := loaded.deadline.Equal(mine.deadline) && reflect.DeepEqual(loaded.values, mine.values)
+		if sameSession(l, m) != same {
+			t.Fatalf("case %d of seed %d: sameSession is %t\nloaded %v\nmine   %v", n, seed, !same, loaded, mine)
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	maxAttempts  = 4
+	firstBackoff = 20 * time.Millisecond
+	backoffGrows = 4 // 20, 80, 320 ms: a server that is down is reported within a second
+)
+
+// do runs f on a context that outlives the caller's cancellation, with the store's
+// deadline, and again after a fault that may pass. Every operation can be run
+// twice: reads and touches by nature, data writes by their version, endings because
+// they end what is alive, a sign-in because it does not count itself. What f
+// learned must therefore reach the request's state only after do has returned.
+func (s *Store) do(ctx context.Context, op string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
+	defer cancel()
+	backoff := firstBackoff
+	for attempt := 1; ; attempt++ {
+		err := f(ctx)
+		if err == nil || attempt == maxAttempts || !passing(err) || !sleep(ctx, backoff) {
+			return opError(op, s.cfg.Timeout, err)
+		}
+		backoff *= backoffGrows
+		s.stat.retries.Add(1)
+	}
+}
+
+// passing reports whether err is a fault that another attempt may not meet.
+func passing(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pgErr.Code {
+		case codeSerializationFailure, codeDeadlockDetected,
+			codeUniqueViolation,       // two writers of one new token: the next attempt finds the row
+			"57P01", "57P02", "57P03", // the server shuts down, crashed, or starts
+			"25006": // read-only: a pooled connection to what was the primary
+			return true
+		}
+		return strings.HasPrefix(pgErr.Code, "08") // connection exceptions
+	}
+	var netErr net.Error
+	var connectErr *pgconn.ConnectError
+	return pgconn.SafeToRetry(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.As(err, &connectErr) || errors.As(err, &netErr)
+}
+
+// sleep waits about d, and reports whether ctx was still alive at the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	// Jitter keeps the instances of an app from knocking together.
+	timer := time.NewTimer(d/2 + rand.N(d))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

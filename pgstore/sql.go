@@ -1,0 +1,167 @@
+package pgstore
+
+import (
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The statements. All keep to what Citus can route and PgBouncer can pool: no
+// join of tables that are distributed by different columns, no volatile function
+// in a write, nothing that outlives its transaction. A session is alive while
+// end_reason IS NULL AND expiry > now().
+//
+// now() is the start of the transaction; every write that follows a lock reads
+// the row again under it.
+const (
+	rowColumns = `data, coalesce(user_id, ''), version, coalesce(end_reason, ''), expiry, last_seen_at, now()`
+
+	sqlFind = `SELECT ` + rowColumns + ` FROM {sessions} WHERE id = $1`
+	sqlLock = sqlFind + ` FOR UPDATE`
+
+	// Anonymous sessions only: signed-in ones are inserted by sqlAdmit.
+	sqlInsert = `INSERT INTO {sessions} (id, data, expiry)
+		VALUES ($1, $2, now() + $3::float8 * interval '1 microsecond')
+		ON CONFLICT (id) DO NOTHING
+		RETURNING version, expiry, last_seen_at, now()`
+
+	// $5 keeps expiry from moving forward, $6 is the version to expect (0: any).
+	sqlUpdate = `UPDATE {sessions} SET
+			data = $2, version = version + 1,
+			expiry = CASE WHEN $5::bool THEN least(expiry, now() + $3::float8 * interval '1 microsecond')
+				ELSE now() + $3::float8 * interval '1 microsecond' END,
+			last_seen_at = CASE WHEN $5::bool THEN last_seen_at ELSE now() END
+		WHERE id = $1 AND end_reason IS NULL AND expiry > now()
+			AND user_id IS NOT DISTINCT FROM $4::text AND ($6::bigint = 0 OR version = $6::bigint)
+		RETURNING version, expiry, last_seen_at, now()`
+
+	// A touch may be lost in a crash of the server: the session then times out a
+	// little early, and nothing else is affected.
+	sqlAsync = `SELECT set_config('synchronous_commit', 'off', true)`
+	sqlTouch = `UPDATE {sessions} SET
+			expiry = greatest(expiry, now() + $2::float8 * interval '1 microsecond'), last_seen_at = now()
+		WHERE id = $1 AND end_reason IS NULL AND expiry > now()
+			AND user_id IS NOT DISTINCT FROM $3::text AND version = $4
+		RETURNING version, expiry, last_seen_at, now()`
+
+	// Ends sessions: sign-out, revocation, eviction, and what a renewal leaves. $3
+	// is the reason to replace (NULL for a live session), $4 the user or NULL. The
+	// form for many is kept for many: the planner takes an unknown array for ten
+	// elements, finds every actual array of one cheaper than that, and plans anew
+	// each time, which costs more than the update itself.
+	sqlEnd    = sqlEndThe + `id = $1` + sqlEndIf
+	sqlEndAll = sqlEndThe + `id = ANY($1::uuid[])` + sqlEndIf
+	sqlEndThe = `UPDATE {sessions} SET end_reason = $2, data = '', version = version + 1 WHERE `
+	sqlEndIf  = ` AND end_reason IS NOT DISTINCT FROM $3::text AND expiry > now()
+			AND ($4::text IS NULL OR user_id = $4::text)
+		RETURNING id`
+
+	// The sign-in transaction, see admit.go.
+	sqlBegin    = `BEGIN ISOLATION LEVEL READ COMMITTED`
+	sqlCommit   = `COMMIT`
+	sqlRollback = `ROLLBACK`
+	sqlClock    = `SELECT clock_timestamp()`
+	sqlLockUser = `INSERT INTO {users} (user_id) VALUES ($1)
+		ON CONFLICT (user_id) DO UPDATE SET fence = {users}.fence
+		RETURNING fence, now()`
+	sqlUserIDs  = `SELECT id, created_at FROM {user_sessions} WHERE user_id = $1`
+	sqlAnID     = sqlUserIDs + ` AND id = $2`
+	sqlUserRows = `SELECT id, last_seen_at, expiry > now(), end_reason IS NOT NULL OR user_id IS DISTINCT FROM $1
+		FROM {sessions} WHERE id = ANY(ARRAY(SELECT id FROM {user_sessions} WHERE user_id = $1))`
+	sqlAdmit = `INSERT INTO {sessions} (id, user_id, data, expiry)
+		VALUES ($1, $2, $3, now() + $4::float8 * interval '1 microsecond')
+		RETURNING version, expiry, last_seen_at, now()`
+	sqlSwitch = `UPDATE {sessions} SET user_id = $2, data = $3, version = version + 1,
+			expiry = now() + $4::float8 * interval '1 microsecond', last_seen_at = now()
+		WHERE id = $1 AND end_reason IS NULL AND expiry > now()
+		RETURNING version, expiry, last_seen_at, now()`
+	sqlIndex = `INSERT INTO {user_sessions} (user_id, id, created_at, ip, user_agent)
+		VALUES ($1, $2, coalesce($3::timestamptz, now()), $4::text::inet, $5)
+		ON CONFLICT (user_id, id) DO UPDATE SET
+			created_at = excluded.created_at, ip = excluded.ip, user_agent = excluded.user_agent`
+	sqlUnindex    = `DELETE FROM {user_sessions} WHERE user_id = $1 AND id = $2`
+	sqlUnindexAll = `DELETE FROM {user_sessions} WHERE user_id = $1 AND id = ANY($2::uuid[])`
+
+	sqlFence = `UPDATE {users} SET fence = greatest(fence, $2::timestamptz) WHERE user_id = $1 RETURNING fence`
+
+	// Forget: what is left of an account.
+	sqlAnonymize = `UPDATE {sessions} SET user_id = NULL
+		WHERE id = ANY($1::uuid[]) AND end_reason IS NOT NULL AND user_id = $2`
+	sqlForget = `DELETE FROM {users} WHERE user_id = $1`
+
+	// A listing reads both tables in one snapshot.
+	sqlBeginRead = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`
+	sqlIndexRows = `SELECT id, created_at, coalesce(host(ip), ''), coalesce(user_agent, '')
+		FROM {user_sessions} WHERE user_id = $1`
+	sqlLiveRows = `SELECT id, expiry, last_seen_at FROM {sessions}
+		WHERE id = ANY(ARRAY(SELECT id FROM {user_sessions} WHERE user_id = $1))
+			AND user_id = $1 AND end_reason IS NULL AND expiry > now()`
+	sqlCount = `SELECT count(*) FROM {sessions}
+		WHERE id = ANY(ARRAY(SELECT id FROM {user_sessions} WHERE user_id = $1))
+			AND user_id = $1 AND end_reason IS NULL AND expiry > now()`
+
+	// Keyset pages over every live session.
+	sqlPage = `SELECT id, coalesce(user_id, ''), expiry, last_seen_at FROM {sessions}
+		WHERE id > $1 AND end_reason IS NULL AND expiry > now() ORDER BY id LIMIT $2`
+	sqlPageData = `SELECT id, data FROM {sessions}
+		WHERE id > $1 AND end_reason IS NULL AND expiry > now() ORDER BY id LIMIT $2`
+	sqlPageIndex = `SELECT user_id, id, created_at, coalesce(host(ip), ''), coalesce(user_agent, '')
+		FROM {user_sessions} WHERE user_id = ANY($1::text[]) AND id = ANY($2::uuid[])`
+
+	// Overview.
+	sqlEstimate = `SELECT coalesce(reltuples, -1)::float8 FROM pg_class WHERE oid = $1::text::regclass`
+	sqlTotals   = `SELECT
+			count(*) FILTER (WHERE end_reason IS NULL AND expiry > now()),
+			count(user_id) FILTER (WHERE end_reason IS NULL AND expiry > now()),
+			count(DISTINCT user_id) FILTER (WHERE end_reason IS NULL AND expiry > now()),
+			count(*) FILTER (WHERE expiry <= now()),
+			count(*)
+		FROM {sessions}`
+	sqlSample = sqlTotals + ` TABLESAMPLE SYSTEM ($1::float4)`
+	// Rows of the first hour of the index hold the oldest expiry.
+	sqlOldest = `SELECT min(expiry) FROM {sessions}
+		WHERE sweep_at = (SELECT min(sweep_at) FROM {sessions}) AND expiry <= now()`
+)
+
+// statements are the texts above with the tables named.
+type statements struct {
+	sessionsTable string
+
+	find, lock, insert, update, touch, end, endAll           string
+	lockUser, userIDs, anID, userRows                        string
+	admit, switchUser, index, unindex, unindexAll            string
+	fence, anonymize, forget, indexRows, liveRows, countLive string
+	page, pageData, pageIndex, totals, sample, oldest        string
+}
+
+// newStatements names the tables, qualified where schema is not empty.
+func newStatements(schema string) statements {
+	name := func(table string) string {
+		if schema == "" {
+			return table
+		}
+		return pgx.Identifier{schema, table}.Sanitize()
+	}
+	r := strings.NewReplacer(
+		"{users}.fence", "scs_users.fence", // the row's alias is the bare name
+		"{sessions}", name("scs_sessions"),
+		"{user_sessions}", name("scs_user_sessions"),
+		"{users}", name("scs_users"),
+	)
+	return statements{
+		sessionsTable: name("scs_sessions"),
+
+		find: r.Replace(sqlFind), lock: r.Replace(sqlLock), insert: r.Replace(sqlInsert),
+		update: r.Replace(sqlUpdate), touch: r.Replace(sqlTouch), end: r.Replace(sqlEnd), endAll: r.Replace(sqlEndAll),
+
+		lockUser: r.Replace(sqlLockUser), userIDs: r.Replace(sqlUserIDs), anID: r.Replace(sqlAnID),
+		userRows: r.Replace(sqlUserRows), admit: r.Replace(sqlAdmit), switchUser: r.Replace(sqlSwitch),
+		index: r.Replace(sqlIndex), unindex: r.Replace(sqlUnindex), unindexAll: r.Replace(sqlUnindexAll),
+
+		fence: r.Replace(sqlFence), anonymize: r.Replace(sqlAnonymize), forget: r.Replace(sqlForget),
+		indexRows: r.Replace(sqlIndexRows), liveRows: r.Replace(sqlLiveRows), countLive: r.Replace(sqlCount),
+
+		page: r.Replace(sqlPage), pageData: r.Replace(sqlPageData), pageIndex: r.Replace(sqlPageIndex),
+		totals: r.Replace(sqlTotals), sample: r.Replace(sqlSample), oldest: r.Replace(sqlOldest),
+	}
+}
