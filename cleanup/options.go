@@ -1,0 +1,121 @@
+package cleanup
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+const (
+	// DefaultBatch is the number of sessions in a transaction where Options.Batch is
+	// 0: some ten milliseconds' work, so that nobody waits for it, and enough for the
+	// round trip not to matter.
+	DefaultBatch = 1000
+	// DefaultGrace is the grace period where Options.Grace is 0.
+	DefaultGrace = 24 * time.Hour
+	// DefaultStatementTimeout applies where Options.StatementTimeout is 0.
+	DefaultStatementTimeout = 30 * time.Second
+	// DefaultLockTimeout applies where Options.LockTimeout is 0.
+	DefaultLockTimeout = 5 * time.Second
+
+	// MaxBatch is the largest Options.Batch.
+	MaxBatch = 100_000
+
+	maxSchemaBytes = 63 // NAMEDATALEN - 1 of PostgreSQL
+)
+
+// Options configures a sweep. The zero value is usable. Negative values are refused
+// with an error that names the field.
+type Options struct {
+	// Batch is how many sessions a transaction deletes at most, up to MaxBatch.
+	// Default (0): DefaultBatch.
+	Batch int
+
+	// Pause is waited between two batches. Default (0): none, while nobody else writes
+	// to the server; beside traffic, batches have at most 200 sessions, and the pause is
+	// twice as long as the batch took. For full speed always, use time.Nanosecond.
+	Pause time.Duration
+
+	// Grace is how long a session stays after its expiry, and a tombstone after what
+	// would have been its expiry, rounded up to the hour. For as long, an app can
+	// tell why a session ended, and a request in flight meets its tombstone.
+	// Default (0): DefaultGrace. For none, use time.Nanosecond.
+	Grace time.Duration
+
+	// MaxDuration ends the sweep after the batch that exceeds it. Default (0): none.
+	MaxDuration time.Duration
+
+	// MaxRows is how many sessions the sweep deletes at most. Default (0): any
+	// number.
+	MaxRows int64
+
+	// Stop ends the sweep after the batch in hand once it is closed, in an orderly
+	// way that the end of a context does not allow: the Done channel of a
+	// signal.NotifyContext, for instance. Default (nil): never.
+	Stop <-chan struct{}
+
+	// StatementTimeout is PostgreSQL's statement_timeout for each statement.
+	// Default (0): DefaultStatementTimeout.
+	StatementTimeout time.Duration
+
+	// LockTimeout is PostgreSQL's lock_timeout. Rows that are locked are skipped
+	// without waiting; only a lock on a whole table is waited for. On Citus, where
+	// rows cannot be skipped, it is also the wait for a row.
+	// Default (0): DefaultLockTimeout.
+	LockTimeout time.Duration
+
+	// DryRun counts what would be deleted, in one statement, and deletes nothing.
+	DryRun bool
+
+	// Schema qualifies the table names. Default (""): the search_path decides.
+	Schema string
+
+	// Progress, if not nil, is called after each batch with the result so far, from
+	// the goroutine that called Sweep.
+	Progress func(Result)
+
+	// Logger is where Every reports its sweeps. Default (nil): slog.Default().
+	Logger *slog.Logger
+}
+
+// withDefaults returns o with its zeros filled, or an error that names the field.
+func (o Options) withDefaults() (Options, error) {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"Pause", o.Pause}, {"Grace", o.Grace}, {"MaxDuration", o.MaxDuration},
+		{"StatementTimeout", o.StatementTimeout}, {"LockTimeout", o.LockTimeout},
+	} {
+		if f.value < 0 {
+			return o, fmt.Errorf("cleanup: Options.%s is %v: it must not be negative", f.name, f.value)
+		}
+	}
+	switch {
+	case o.Batch < 0 || o.Batch > MaxBatch:
+		return o, fmt.Errorf("cleanup: Options.Batch is %d: use 1 to %d (0 means %d)", o.Batch, MaxBatch, DefaultBatch)
+	case o.MaxRows < 0:
+		return o, fmt.Errorf("cleanup: Options.MaxRows is %d: it must not be negative (0 means no limit)", o.MaxRows)
+	case len(o.Schema) > maxSchemaBytes:
+		return o, fmt.Errorf("cleanup: Options.Schema has %d bytes: PostgreSQL names have at most %d", len(o.Schema), maxSchemaBytes)
+	case strings.ContainsRune(o.Schema, 0):
+		return o, errors.New("cleanup: Options.Schema contains a NUL byte")
+	}
+	fill := func(d *time.Duration, value time.Duration) {
+		if *d == 0 {
+			*d = value
+		}
+	}
+	fill(&o.Grace, DefaultGrace)
+	fill(&o.StatementTimeout, DefaultStatementTimeout)
+	fill(&o.LockTimeout, DefaultLockTimeout)
+	if o.Batch == 0 {
+		o.Batch = DefaultBatch
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o, nil
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/scspg/scspg/cleanup"
+)
+
+const usageHead = `sweeper deletes expired sessions, and the tombstones of ended ones, once they are
+past their grace period. It does one sweep and exits: run it from cron.
+
+Usage:
+
+  sweeper [flags]
+
+The database is that of -dsn, else of DATABASE_URL, else of the PG* variables
+(PGHOST, PGSERVICE and so on). Prefer the environment: other users of the
+machine can see the flags of a process.
+
+Flags:
+
+`
+
+const usageTail = `
+Exit status: 0 swept clean, 1 failed, 2 wrong usage, 3 stopped by -max-rows,
+-max-duration or a signal with rows left. SIGTERM finishes the batch in hand.
+
+Examples:
+
+  DATABASE_URL=postgres://sweeper@db/app sweeper
+  sweeper -dry-run                        what would go, and how large the tables are
+  sweeper -grace 1h -max-duration 5m      at most five minutes' work
+  sweeper -interval 10m                   for those without cron; ends with SIGTERM
+`
+
+type config struct {
+	cleanup.Options
+	dsn         string
+	interval    time.Duration
+	json, quiet bool
+	metricsFile string
+	version     bool
+}
+
+// parse reads the flags. What is wrong with them has been printed to w when it returns
+// an error.
+func parse(args []string, w io.Writer) (config, error) {
+	var c config
+	fs := flag.NewFlagSet("sweeper", flag.ContinueOnError)
+	fs.SetOutput(w)
+	fs.StringVar(&c.dsn, "dsn", "", "`DSN` of the database (default: DATABASE_URL, else the PG* variables)")
+	fs.StringVar(&c.Schema, "schema", "", "`schema` of the tables (default: the search_path decides)")
+	fs.IntVar(&c.Batch, "batch", cleanup.DefaultBatch, "`sessions` in a transaction")
+	fs.DurationVar(&c.Pause, "pause", 0, "pause between batches (0: none while nobody else writes,\nelse small batches, and twice as long as each took; 1ns: none)")
+	fs.DurationVar(&c.Grace, "grace", cleanup.DefaultGrace, "how long a session stays after its expiry")
+	fs.DurationVar(&c.MaxDuration, "max-duration", 0, "stop after the batch that exceeds this (0: no limit)")
+	fs.Int64Var(&c.MaxRows, "max-rows", 0, "delete at most this many `sessions` (0: no limit)")
+	fs.DurationVar(&c.StatementTimeout, "timeout", cleanup.DefaultStatementTimeout, "timeout of a statement")
+	fs.DurationVar(&c.LockTimeout, "lock-timeout", cleanup.DefaultLockTimeout, "longest wait for a lock")
+	fs.DurationVar(&c.interval, "interval", 0, "keep sweeping, this long after each sweep (0: sweep once)")
+	fs.BoolVar(&c.DryRun, "dry-run", false, "delete nothing; say what would go, and how large the tables are")
+	fs.BoolVar(&c.json, "json", false, "print the result as JSON on standard output")
+	fs.BoolVar(&c.quiet, "quiet", false, "print errors only")
+	fs.StringVar(&c.metricsFile, "metrics-file", "", "write metrics to this `file`, for Prometheus' textfile collector")
+	fs.BoolVar(&c.version, "version", false, "print the version and exit")
+	fs.Usage = func() {
+		fmt.Fprint(w, usageHead)
+		fs.PrintDefaults()
+		fmt.Fprint(w, usageTail)
+	}
+	if err := fs.Parse(args); err != nil {
+		return c, err
+	}
+	err := c.check(fs.Args())
+	if err != nil {
+		fmt.Fprintf(w, "sweeper: %v\nRun sweeper -h for the flags.\n", err)
+	}
+	return c, err
+}
+
+// check refuses what makes no sense, by the names that the user knows.
+func (c *config) check(rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	case c.Batch <= 0 || c.Batch > cleanup.MaxBatch:
+		return fmt.Errorf("-batch %d: use 1 to %d", c.Batch, cleanup.MaxBatch)
+	case c.MaxRows < 0:
+		return fmt.Errorf("-max-rows %d: it must not be negative", c.MaxRows)
+	case c.DryRun && c.interval > 0:
+		return errors.New("-dry-run and -interval: use one of them")
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"pause", c.Pause}, {"grace", c.Grace}, {"max-duration", c.MaxDuration}, {"timeout", c.StatementTimeout},
+		{"lock-timeout", c.LockTimeout}, {"interval", c.interval}} {
+		if f.value < 0 {
+			return fmt.Errorf("-%s %v: it must not be negative", f.name, f.value)
+		}
+	}
+	if c.Grace == 0 {
+		c.Grace = time.Nanosecond // the library takes 0 for its default
+	}
+	return nil
+}
+
+// source is the connection string, and whether there is anything to go by.
+func (c *config) source(env []string) (dsn string, ok bool) {
+	ok = c.dsn != ""
+	dsn = c.dsn
+	for _, pair := range env {
+		name, value, _ := strings.Cut(pair, "=")
+		switch {
+		case value == "":
+		case name == "DATABASE_URL" && c.dsn == "":
+			dsn, ok = value, true
+		case strings.HasPrefix(name, "PG"): // which pgx reads by itself
+			ok = true
+		}
+	}
+	return dsn, ok
+}
