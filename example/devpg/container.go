@@ -1,0 +1,112 @@
+package devpg
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/log"
+	"github.com/testcontainers/testcontainers-go/wait"
+)
+
+// Container starts a container through testcontainers-go, where an engine answers
+// and the image is there or can be pulled. Unless TESTCONTAINERS_RYUK_DISABLED is set
+// to false, testcontainers' reaper is not used, whose image may not be to be had:
+// Stop removes the container.
+func Container(opts ...Option) Source {
+	o := collect(opts)
+	return Source{
+		name:  "a container of " + o.image,
+		hint:  "start Docker or Podman (see DOCKER_HOST), and let it pull the image, or build one of that name",
+		start: func(ctx context.Context) (*Server, error) { return startContainer(ctx, o) },
+	}
+}
+
+func startContainer(ctx context.Context, o options) (_ *Server, err error) {
+	const ryuk = "TESTCONTAINERS_RYUK_DISABLED"
+	if _, set := os.LookupEnv(ryuk); !set {
+		if err := os.Setenv(ryuk, "true"); err != nil {
+			return nil, err
+		}
+	}
+	log.SetDefault(quiet{})
+	defer func() {
+		// testcontainers panics where it finds no engine at all.
+		if r := recover(); r != nil {
+			err = fmt.Errorf("no container engine: %v", r)
+		}
+	}()
+	password := rand.Text()
+	var args []string
+	for _, s := range o.settings {
+		args = append(args, "-c", s)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*startTimeout) // a pull takes its time
+	defer cancel()
+	container, err := testcontainers.Run(ctx, o.image,
+		testcontainers.WithEnv(map[string]string{"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": password, "POSTGRES_DB": "postgres"}),
+		testcontainers.WithExposedPorts("5432/tcp"),
+		testcontainers.WithCmd(append([]string{"postgres"}, args...)...),
+		testcontainers.WithLogger(quiet{}),
+		// Once while the image prepares the cluster, once for good.
+		testcontainers.WithWaitStrategy(wait.ForLog("database system is ready to accept connections").WithOccurrence(2)),
+	)
+	stop := func(ctx context.Context) error {
+		return testcontainers.TerminateContainer(container, testcontainers.StopContext(ctx))
+	}
+	defer func() {
+		if err != nil {
+			_ = stop(context.WithoutCancel(ctx))
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := addresses(ctx, container)
+	if err != nil {
+		return nil, err
+	}
+	var causes []error
+	for _, addr := range addrs {
+		dsn := fmt.Sprintf("postgres://postgres:%s@%s/postgres?sslmode=disable", password, addr)
+		pinging, cancel := context.WithTimeout(ctx, dialTimeout)
+		err := awaitReady(pinging, dsn, nil)
+		cancel()
+		if err == nil {
+			return &Server{DSN: dsn, Source: "a container of " + o.image, stop: stop}, nil
+		}
+		causes = append(causes, err)
+	}
+	return nil, errors.Join(causes...)
+}
+
+// dialTimeout is how long an address of the container may take to answer.
+const dialTimeout = 5 * time.Second
+
+// addresses are those at which the container may be reached: the loopback address,
+// what testcontainers makes of DOCKER_HOST (which is wrong on machines that look like
+// a container themselves), and the container's own.
+func addresses(ctx context.Context, c *testcontainers.DockerContainer) ([]string, error) {
+	port, err := c.MappedPort(ctx, "5432/tcp")
+	if err != nil {
+		return nil, err
+	}
+	addrs := []string{net.JoinHostPort("127.0.0.1", port.Port())}
+	if host, err := c.Host(ctx); err == nil {
+		addrs = append(addrs, net.JoinHostPort(host, port.Port()))
+	}
+	if ip, err := c.ContainerIP(ctx); err == nil && ip != "" {
+		addrs = append(addrs, net.JoinHostPort(ip, "5432"))
+	}
+	return addrs, nil
+}
+
+// quiet keeps testcontainers from telling its doings on our standard error.
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}

@@ -1,0 +1,165 @@
+// Package devpg finds or starts a PostgreSQL server for demos and tests. It is not
+// meant for production.
+package devpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Server is a running PostgreSQL. Stop it once.
+type Server struct {
+	// DSN is a postgres:// URL of a database that its role may do anything in. It
+	// holds a password: do not print it.
+	DSN string
+	// Source says where the server comes from, for people.
+	Source string
+
+	stop    func(context.Context) error
+	kill    func(context.Context) error
+	restart func(context.Context) error
+	once    sync.Once
+	err     error
+}
+
+// Stop ends the server and removes everything that Start has made. A server that was
+// there before is left alone. It may be called again, and then returns what it
+// returned first. Where ctx ends before, the server is ended the hard way.
+func (s *Server) Stop(ctx context.Context) error {
+	s.once.Do(func() { s.err = s.stop(ctx) })
+	return s.err
+}
+
+// ErrUnsupported is returned by Kill and Restart for servers that are not ours to
+// handle so: only those of Local are.
+var ErrUnsupported = errors.New("devpg: only a server from local binaries can be killed and restarted")
+
+// Kill stops the server without letting it clean up, as a crash would.
+func (s *Server) Kill(ctx context.Context) error {
+	if s.kill == nil {
+		return ErrUnsupported
+	}
+	return s.kill(ctx)
+}
+
+// Restart starts a server that was killed, on the same port with the same data.
+func (s *Server) Restart(ctx context.Context) error {
+	if s.restart == nil {
+		return ErrUnsupported
+	}
+	return s.restart(ctx)
+}
+
+// Source is a way to a server.
+type Source struct {
+	name  string
+	hint  string // the way out, where it did not work
+	start func(context.Context) (*Server, error)
+}
+
+// Option adapts a server that is started. Servers that exist already ignore them.
+type Option func(*options)
+
+type options struct {
+	settings []string
+	image    string
+}
+
+// Set sets a parameter of postgresql.conf, such as max_connections.
+func Set(name, value string) Option {
+	return func(o *options) { o.settings = append(o.settings, name+"="+value) }
+}
+
+// Image chooses the image of Container. Default: postgres:17-alpine.
+func Image(name string) Option { return func(o *options) { o.image = name } }
+
+func collect(opts []Option) options {
+	o := options{image: "postgres:17-alpine"}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
+// Start returns the server of the first source that works. Where none does, the
+// error says what was tried, why each failed, and what can be done. Cancelling ctx
+// gives up, and leaves nothing behind; it does not stop a server that has started.
+func Start(ctx context.Context, sources ...Source) (*Server, error) {
+	var report strings.Builder
+	var causes []error
+	for _, src := range sources {
+		server, err := src.start(ctx)
+		if err == nil {
+			return server, nil
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("devpg: gave up while trying %s: %w", src.name, ctx.Err())
+		}
+		fmt.Fprintf(&report, "\n  - %s: %v\n    way out: %s", src.name, err, src.hint)
+		causes = append(causes, err)
+	}
+	return nil, &startError{text: report.String(), causes: causes}
+}
+
+type startError struct {
+	text   string
+	causes []error
+}
+
+func (e *startError) Error() string   { return "devpg: no PostgreSQL to be had; tried" + e.text }
+func (e *startError) Unwrap() []error { return e.causes }
+
+// Env uses the server whose DSN the environment variable holds.
+func Env(name string) Source {
+	return Source{
+		name: "the environment's " + name,
+		hint: fmt.Sprintf("set %s=postgres://user:password@host:5432/database", name),
+		start: func(ctx context.Context) (*Server, error) {
+			dsn := os.Getenv(name)
+			if dsn == "" {
+				return nil, errors.New("it is not set")
+			}
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			if err := ping(ctx, dsn); err != nil {
+				return nil, err
+			}
+			return &Server{DSN: dsn, Source: "the server that " + name + " names", stop: func(context.Context) error { return nil }}, nil
+		},
+	}
+}
+
+func ping(ctx context.Context, dsn string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	return conn.Close(ctx)
+}
+
+// pingInterval is how often a starting server is asked whether it is ready.
+const pingInterval = 50 * time.Millisecond
+
+// awaitReady returns once the server answers, or with an error once it is gone.
+func awaitReady(ctx context.Context, dsn string, gone <-chan struct{}) error {
+	for {
+		err := ping(ctx, dsn)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-gone:
+			return errors.New("the server ended while starting")
+		case <-ctx.Done():
+			return fmt.Errorf("not ready in time: %w", err)
+		case <-time.After(pingInterval):
+		}
+	}
+}

@@ -1,0 +1,104 @@
+//go:build unix
+
+package devpg
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+var (
+	fastSignal os.Signal = syscall.SIGINT  // disconnect everybody, then end
+	quitSignal os.Signal = syscall.SIGQUIT // end now, recover at the next start
+)
+
+// serverUser is whom a server runs as where we are root: PostgreSQL refuses root.
+func serverUser() (uid, gid int, err error) {
+	for _, name := range []string{"postgres", "nobody"} {
+		u, lookupErr := user.Lookup(name)
+		if lookupErr != nil {
+			continue
+		}
+		uid, errUID := strconv.Atoi(u.Uid)
+		gid, errGID := strconv.Atoi(u.Gid)
+		if errUID == nil && errGID == nil {
+			return uid, gid, nil
+		}
+	}
+	return 0, 0, errors.New("we are root, PostgreSQL must not be, and there is neither a user postgres nor nobody")
+}
+
+// giveAway lets the server's user have the files.
+func giveAway(paths ...string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	uid, gid, err := serverUser()
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if err := os.Chown(path, uid, gid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unprivileged makes cmd run as the server's user, in a process group of its own, so
+// that Ctrl-C reaches us and not it.
+func unprivileged(cmd *exec.Cmd, dir string) {
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if os.Geteuid() != 0 {
+		return
+	}
+	if uid, gid, err := serverUser(); err == nil {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+}
+
+// watchdog ends the server and removes the folder when the pipe to it closes,
+// however this process ends.
+type watchdog struct {
+	cmd  *exec.Cmd
+	pipe io.Closer
+}
+
+const watchdogScript = `
+cat >/dev/null
+pid="$1/data/postmaster.pid"
+if [ -f "$pid" ]; then
+	kill -QUIT "$(head -n 1 "$pid")" 2>/dev/null
+	n=0
+	while [ -f "$pid" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+fi
+rm -rf "$1"
+`
+
+func startWatchdog(dir string) (*watchdog, error) {
+	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "devpg-watchdog", dir) //nolint:noctx // it outlives every context
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("watchdog: %w", err)
+	}
+	return &watchdog{cmd: cmd, pipe: pipe}, nil
+}
+
+func (w *watchdog) stop() error {
+	err := w.pipe.Close()
+	timer := time.AfterFunc(stopTimeout, func() { _ = w.cmd.Process.Kill() })
+	defer timer.Stop()
+	return errors.Join(err, w.cmd.Wait())
+}
