@@ -1,0 +1,58 @@
+# Every command of the README is a target here; CI runs the same ones.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+MODULES := . example integration_test
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(CURDIR)/.bin/golangci-lint-$(GOLANGCI_VERSION)
+FUZZTIME ?= 10s
+QUICK ?=
+ARGS ?=
+
+.PHONY: help demo build test lint tidy-check deps-check bench fuzz
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the demo app on a throwaway PostgreSQL (ARGS="-limit 1" for its flags)
+	@mkdir -p bin && go build -o bin/example ./example && exec bin/example $(ARGS)
+
+build: ## everything, in every module; programs go to bin/
+	@mkdir -p bin
+	@for m in $(MODULES); do echo "build $$m"; (cd $$m && go build ./...); done
+	@go build -o bin/example ./example
+	@CGO_ENABLED=0 go build -trimpath -o bin/sweeper ./cmd/sweeper
+
+test: ## all tests, with the race detector
+	@for m in $(MODULES); do echo "test $$m"; (cd $$m && go test -race ./...); done
+
+lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint, changing nothing
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && go vet ./... && $(GOLANGCI) run ./...); done
+
+$(GOLANGCI):
+	@echo "installing golangci-lint $(GOLANGCI_VERSION)"
+	@mkdir -p .bin && GOBIN=$(CURDIR)/.bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv .bin/golangci-lint $@
+
+tidy-check: ## go.mod and go.sum say what the code needs
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy -diff); done
+
+# What the root requires, every user's module inherits. The last three are the sweeper's.
+WANTED := github.com/alexedwards/scs/v2 github.com/jackc/pgx/v5 github.com/pressly/goose/v3 \
+	github.com/VictoriaMetrics/metrics github.com/schollz/progressbar/v3 golang.org/x/term
+
+deps-check: ## the root module stays lean, and pgstore and cleanup free of goose
+	@go mod edit -json | python3 -c 'import json, sys; \
+	bad = [r["Path"] for r in json.load(sys.stdin)["Require"] if not r.get("Indirect") and r["Path"] not in sys.argv[1:]]; \
+	sys.exit("not wanted in the root go.mod: " + ", ".join(bad) if bad else 0)' $(WANTED)
+	@for p in pgstore cleanup; do \
+		if go list -deps ./$$p | grep -E 'pressly/goose|VictoriaMetrics|progressbar|x/term'; then echo "$$p imports what it should not"; exit 1; fi; \
+	done
+
+bench: ## ours beside pgxstore, postgresstore, Redis and memory, as Markdown tables and plots (QUICK=1: a minute)
+	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench -plots bin $(if $(QUICK),-quick) $(ARGS)
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for f in $$(grep -ho 'func Fuzz[A-Za-z]*' pgstore/*_test.go | cut -d' ' -f2); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./pgstore; done

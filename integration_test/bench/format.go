@@ -1,0 +1,51 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// spread prints the median, and the least and the greatest.
+func spread(ratios []float64) string {
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", middle(ratios), slices.Min(ratios), slices.Max(ratios))
+}
+
+// middle is the median, the upper one of two.
+func middle[T cmp.Ordered](values []T) T {
+	return slices.Sorted(slices.Values(values))[len(values)/2]
+}
+
+func median[T cmp.Ordered](ms []measurement, of func(measurement) T) T {
+	values := make([]T, len(ms))
+	for i, m := range ms {
+		values[i] = of(m)
+	}
+	return middle(values)
+}
+
+// thousands prints a rate with three significant digits at most.
+func thousands(v float64) string {
+	switch n := int(v); {
+	case n >= 10_000:
+		return fmt.Sprintf("%d,%03d", n/1000, n/100%10*100)
+	case n >= 1000:
+		return fmt.Sprintf("%d,%03d", n/1000, n/10%100*10)
+	default:
+		return fmt.Sprint(n)
+	}
+}
+
+// short prints a duration with about three significant digits.
+func short(d time.Duration) string {
+	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
+		if d >= unit {
+			return d.Round(unit / 100).String()
+		}
+	}
+	return d.String()
+}
+
+// megabytes prints a size.
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/example/devpg"
+)
+
+// bench is a run: its servers and what is on them.
+type bench struct {
+	config
+	postgres *devpg.Server
+	version  string
+	redis    *redisServer // nil where there is no redis-server
+	schemas  int
+}
+
+// start brings up PostgreSQL with its defaults, but for memory: durable, and with
+// autovacuum on. Local binaries come first, because a container's port proxy would
+// be part of what is measured.
+func (b *bench) start(ctx context.Context) error {
+	settings := []devpg.Option{devpg.Set("max_connections", "200"), devpg.Set("shared_buffers", "1GB"),
+		devpg.Set("max_wal_size", "8GB"), devpg.Set("checkpoint_timeout", "30min"), devpg.Set("fsync", "on"),
+		devpg.Set("full_page_writes", "on"), devpg.Set("synchronous_commit", "on")}
+	var err error
+	b.postgres, err = devpg.Start(ctx, devpg.Env("PGSTORE_TEST_DSN"), devpg.Local(settings...),
+		devpg.Container(settings...), devpg.Download(settings...))
+	if err != nil {
+		return err
+	}
+	pool, err := b.pool(ctx, "", 1)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	var version string
+	if err := pool.QueryRow(ctx, `SHOW server_version`).Scan(&version); err != nil {
+		return err
+	}
+	version, _, _ = strings.Cut(version, " ")
+	b.version = "PostgreSQL " + version + " (" + b.postgres.Source + ")"
+	if path, err := exec.LookPath("redis-server"); err == nil {
+		b.redis, err = startRedis(ctx, path)
+		return err
+	}
+	return nil
+}
+
+func (b *bench) close() error {
+	var errs []error
+	if b.redis != nil {
+		errs = append(errs, b.redis.stop())
+	}
+	if b.postgres != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		errs = append(errs, b.postgres.Stop(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bench) redisNote() string {
+	if b.redis == nil {
+		return "no redis-server found: Redis is left out"
+	}
+	return b.redis.version
+}
+
+// pool connects, with schema as its search_path where there is one.
+func (b *bench) pool(ctx context.Context, schema string, conns int32) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(b.postgres.DSN)
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConns = conns
+	if schema != "" {
+		config.ConnConfig.RuntimeParams["search_path"] = schema
+	}
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// schema makes a new schema and returns a pool on it, and a function that drops it.
+func (b *bench) schema(ctx context.Context) (pool *pgxpool.Pool, name string, drop func() error, err error) {
+	b.schemas++
+	name = fmt.Sprintf("bench_%d_%d", os.Getpid(), b.schemas)
+	if pool, err = b.pool(ctx, name, int32(b.clients)); err != nil {
+		return nil, "", nil, err
+	}
+	if _, err := pool.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{name}.Sanitize()); err != nil {
+		pool.Close()
+		return nil, "", nil, err
+	}
+	return pool, name, func() error {
+		defer pool.Close()
+		_, err := pool.Exec(context.WithoutCancel(ctx), "DROP SCHEMA "+pgx.Identifier{name}.Sanitize()+" CASCADE")
+		return err
+	}, nil
+}
+
+// redisServer is one of our own, in memory only.
+type redisServer struct {
+	cmd     *exec.Cmd
+	dir     string
+	addr    string
+	version string
+}
+
+func startRedis(ctx context.Context, path string) (_ *redisServer, err error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	r := &redisServer{addr: "127.0.0.1:" + port}
+	if r.dir, err = os.MkdirTemp("", "bench-redis-"); err != nil {
+		return nil, err
+	}
+	r.cmd = exec.CommandContext(ctx, path, "--port", port, "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly", "no")
+	if err := r.cmd.Start(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(r.dir))
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		var info string
+		conn, err := redis.DialContext(ctx, "tcp", r.addr)
+		if err == nil {
+			info, err = redis.String(conn.Do("INFO", "server"))
+			_ = conn.Close()
+		}
+		if err == nil {
+			_, after, _ := strings.Cut(info, "redis_version:")
+			r.version = "Redis " + strings.TrimSpace(strings.SplitN(after, "\n", 2)[0]) + " (in memory only)"
+			return r, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.Join(err, r.stop())
+		}
+	}
+}
+
+func (r *redisServer) stop() error {
+	_ = r.cmd.Process.Signal(os.Interrupt)
+	_ = r.cmd.Wait() // its exit status after a signal says nothing
+	return os.RemoveAll(r.dir)
+}
+
+func (r *redisServer) pool(conns int) *redis.Pool {
+	return &redis.Pool{MaxIdle: conns, MaxActive: conns, Wait: true,
+		Dial: func() (redis.Conn, error) { return redis.Dial("tcp", r.addr) }}
+}

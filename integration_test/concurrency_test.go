@@ -1,0 +1,126 @@
+package integration_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/scspg/scspg/pgstore"
+)
+
+// keys is what the session holds, as a fresh request sees it.
+func (b *browser) keys() string {
+	b.t.Helper()
+	_, keys, _ := strings.Cut(b.must("/me"), "keys=")
+	return keys
+}
+
+func TestOverlappingRequestsKeepTheirChanges(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	var wg sync.WaitGroup
+	want := []string{userKey}
+	for i := range 100 {
+		key := fmt.Sprintf("key%03d", i)
+		want = append(want, key)
+		wg.Go(func() { b.must("/put", "key", key, "value", "v") })
+	}
+	wg.Wait()
+	slices.Sort(want)
+	if got := b.keys(); got != strings.Join(want, ",") {
+		t.Errorf("%d keys are left: %s", strings.Count(got, ",")+1, got)
+	}
+}
+
+// What happens to one request's change when another does something meanwhile.
+func TestMergeOfTwoRequests(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		after string   // what the request that was held does last
+		other []string // what the other does meanwhile
+		want  string   // the keys in the end
+	}{
+		"both put":                 {"put", []string{"/put", "key", "other", "value", "1"}, "a,b,held,other,userID"},
+		"the other removes":        {"put", []string{"/remove", "key", "a"}, "b,held,userID"},
+		"the other clears":         {"put", []string{"/clear"}, "held"},
+		"renewed after a write":    {"renew", []string{"/put", "key", "other", "value", "1"}, "a,b,other,userID"},
+		"signed in after a write":  {"signin", []string{"/put", "key", "other", "value", "1"}, "a,b,other,userID"},
+		"nothing against a change": {"", []string{"/put", "key", "other", "value", "1"}, "a,b,other,userID"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, migrated(t), pgstore.Config{UserLimit: 5}, true)
+			b := a.browser(t)
+			b.must("/login", "user", "alice")
+			b.must("/put", "key", "a", "value", "1")
+			b.must("/put", "key", "b", "value", "1")
+			other := a.browser(t)
+			other.setToken(b.token())
+			finish := b.hold("after", tt.after, "user", "alice")
+			other.must(tt.other[0], tt.other[1:]...)
+			if status, body := finish(); status != 200 {
+				t.Fatalf("%d %s", status, body)
+			}
+			if name == "the other clears" {
+				// The other's clearing took the user off: the change is dropped whole.
+				if got := other.keys(); got != "" {
+					t.Errorf("keys %s", got)
+				}
+				return
+			}
+			if got := b.keys(); got != tt.want {
+				t.Errorf("keys %s, want %s", got, tt.want)
+			}
+			if st := a.store.Stat(); tt.after != "" && st.Merges() != 1 {
+				t.Errorf("%d merges counted", st.Merges())
+			}
+			checkIndex(t, a.pool, a.store, "alice")
+		})
+	}
+}
+
+// A write to a token that another request has renewed is dropped.
+func TestWriteToARenewedTokenIsDropped(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	other := a.browser(t)
+	other.setToken(b.token())
+	finish := b.hold("after", "put")
+	other.must("/renew")
+	if _, body := finish(); body != "state=ended reason=renewed" {
+		t.Errorf("it was told %q", body)
+	}
+	if got := other.keys(); got != userKey {
+		t.Errorf("keys %s", got)
+	}
+}
+
+// A sign-in from an anonymous session carries over what another request has put
+// into it meanwhile, and the session of a signed-in user never leaks into the next.
+func TestSignInCarriesOverTheAnonymousSessionOnly(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	b := a.browser(t)
+	b.must("/put", "key", "cart", "value", "1")
+	other := a.browser(t)
+	other.setToken(b.token())
+	finish := b.hold("after", "signin", "user", "alice")
+	other.must("/put", "key", "wish", "value", "1")
+	finish()
+	if got := b.keys(); got != "cart,userID,wish" {
+		t.Errorf("keys %s", got)
+	}
+	other.setToken(b.token())
+	finish = b.hold("after", "put-user", "user", "bob")
+	other.must("/put", "key", "secret", "value", "alice's")
+	finish()
+	if got := b.must("/me"); !strings.HasPrefix(got, "user=bob ") || strings.Contains(got, "secret") {
+		t.Errorf("bob's session: %s", got)
+	}
+}

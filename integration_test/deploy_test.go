@@ -1,0 +1,195 @@
+package integration_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	batchv1 "k8s.io/api/batch/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// deployFile reads a file of cmd/sweeper/deploy.
+func deployFile(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../cmd/sweeper/deploy", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// find returns the first group of a pattern that must be there.
+func find(t *testing.T, text, pattern string) string {
+	t.Helper()
+	m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatalf("%s is not in\n%s", pattern, text)
+	}
+	return m[1]
+}
+
+// sweepsOnce checks that flags do what a schedule wants.
+func sweepsOnce(t *testing.T, flags []string) {
+	t.Helper()
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 10, "-3 days", "")
+	if stdout, stderr, status := output(t, sweeperCommand(t, pool, flags...)); status != 0 {
+		t.Errorf("%q: status %d, %s%s", flags, status, stdout, stderr)
+	}
+	if n, _ := left(t, pool); n != 0 {
+		t.Errorf("%q: %d sessions are left", flags, n)
+	}
+}
+
+// needs skips a test where a program is not there.
+func needs(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Skip(err)
+	}
+	return path
+}
+
+func TestCrontab(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 10, "-3 days", "")
+	command := find(t, deployFile(t, "crontab"), `(?m)^\*/10 \* \* \* \* sweeper (.+)$`)
+	env := filepath.Join(t.TempDir(), "sweeper.env")
+	if err := os.WriteFile(env, fmt.Appendf(nil, "DATABASE_URL='%s'\n", dsnOf(t, schemaOf(t, pool))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command = strings.NewReplacer("/etc/sweeper.env", env, "/usr/local/bin/sweeper", sweeperBinary(t)).Replace(command)
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
+	cmd.Env = []string{"PATH=/usr/bin:/bin"} // as cron has it
+	if stdout, stderr, status := output(t, cmd); status != 0 || stdout+stderr != "" {
+		t.Errorf("status %d, %s%s: cron would mail it", status, stdout, stderr)
+	}
+	if n, _ := left(t, pool); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
+}
+
+func TestSystemdUnits(t *testing.T) {
+	t.Parallel()
+	service := deployFile(t, "sweeper.service")
+	sweepsOnce(t, strings.Fields(find(t, service, `(?m)^ExecStart=/usr/local/bin/sweeper (.+)$`)))
+
+	analyze := needs(t, "systemd-analyze")
+	dir := t.TempDir()
+	service = strings.Replace(service, "/usr/local/bin/sweeper", sweeperBinary(t), 1)
+	for name, text := range map[string]string{"sweeper.service": service, "sweeper.timer": deployFile(t, "sweeper.timer")} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdout, stderr, status := output(t, exec.CommandContext(t.Context(), analyze, "verify", "--man=no",
+		filepath.Join(dir, "sweeper.service"), filepath.Join(dir, "sweeper.timer")))
+	if strings.Contains(stdout+stderr, "sweeper") || status != 0 {
+		t.Errorf("status %d, %s%s", status, stdout, stderr)
+	}
+	// Exposure is between 0 and 10, and the threshold in tenths.
+	stdout, stderr, status = output(t, exec.CommandContext(t.Context(), analyze, "security", "--offline=yes", "--no-pager",
+		"--threshold=20", filepath.Join(dir, "sweeper.service")))
+	if status != 0 {
+		t.Errorf("status %d, %s%s", status, stdout, stderr)
+	}
+	if _, stderr, status := output(t, exec.CommandContext(t.Context(), analyze, "calendar",
+		find(t, deployFile(t, "sweeper.timer"), `(?m)^OnCalendar=(.+)$`))); status != 0 {
+		t.Error(stderr)
+	}
+}
+
+func TestCronJob(t *testing.T) {
+	t.Parallel()
+	var job batchv1.CronJob
+	if err := yaml.UnmarshalStrict([]byte(deployFile(t, "cronjob.yaml")), &job); err != nil {
+		t.Fatal(err)
+	}
+	pod := job.Spec.JobTemplate.Spec.Template.Spec
+	if job.APIVersion != "batch/v1" || job.Kind != "CronJob" || job.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent ||
+		job.Spec.StartingDeadlineSeconds == nil || job.Spec.JobTemplate.Spec.ActiveDeadlineSeconds == nil ||
+		len(pod.Containers) != 1 || !*pod.SecurityContext.RunAsNonRoot {
+		t.Fatalf("%+v", job)
+	}
+	c := pod.Containers[0]
+	if !*c.SecurityContext.ReadOnlyRootFilesystem || *c.SecurityContext.AllowPrivilegeEscalation ||
+		c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() || c.EnvFrom[0].SecretRef.Name == "" {
+		t.Errorf("%+v", c)
+	}
+	rule := job.Spec.JobTemplate.Spec.PodFailurePolicy.Rules[0]
+	if rule.Action != batchv1.PodFailurePolicyActionFailJob || *rule.OnExitCodes.ContainerName != c.Name ||
+		!slices.Equal(rule.OnExitCodes.Values, []int32{2, 3}) {
+		t.Errorf("%+v", rule)
+	}
+	sweepsOnce(t, c.Args)
+}
+
+func TestImage(t *testing.T) {
+	t.Parallel()
+	docker := needs(t, "docker")
+	if _, stderr, status := output(t, exec.CommandContext(t.Context(), docker, "info")); status != 0 {
+		t.Skip(stderr)
+	}
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 10, "-3 days", "")
+	image := "scspg-test-" + schemaOf(t, pool)
+	build := exec.CommandContext(t.Context(), docker, "build", "-q", "-f", "../cmd/sweeper/deploy/Dockerfile", "-t", image, filepath.Dir(sweeperBinary(t)))
+	if stdout, stderr, status := output(t, build); status != 0 {
+		t.Fatalf("%s%s", stdout, stderr)
+	}
+	t.Cleanup(func() { _, _, _ = output(t, exec.Command(docker, "rmi", "-f", image)) })
+	run := func(args ...string) (string, string, int) {
+		return output(t, exec.CommandContext(t.Context(), docker, append([]string{"run", "--rm", "--network", "host", "--read-only",
+			"--cap-drop", "ALL", "-e", "DATABASE_URL=" + dsnOf(t, schemaOf(t, pool)), image}, args...)...))
+	}
+	if stdout, stderr, status := run("-version"); status != 0 || !strings.HasPrefix(stdout, "sweeper ") {
+		t.Errorf("status %d, %s%s", status, stdout, stderr)
+	}
+	if stdout, stderr, status := run("-json"); status != 0 || !strings.Contains(stdout, `"rows":10`) {
+		t.Errorf("status %d, %s%s", status, stdout, stderr)
+	}
+	if _, _, status := run("-nonsense"); status != 2 {
+		t.Errorf("wrong usage: status %d", status)
+	}
+}
+
+// The statement for pg_cron keeps to the same rule.
+func TestPgCron(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 100, "-26 hours", "")
+	insertSessions(t, pool, 100, 100, "-25 hours -1 minute", "signed_out")
+	insertSessions(t, pool, 200, 100, "-23 hours", "")
+	insertSessions(t, pool, 300, 100, "1 hour", "")
+	mustExec(t, pool, find(t, deployFile(t, "pg_cron.sql"), `(?s)\$job\$(.+)\$job\$`))
+	if sessions, userRows := left(t, pool); sessions != 200 || userRows != 150 {
+		t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
+	}
+	if n := query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE expiry < now() - interval '24 hours'`); n != 0 {
+		t.Errorf("%d past the grace are left", n)
+	}
+}
+
+// psql reads the file as it stands.
+func TestRolesInPsql(t *testing.T) {
+	t.Parallel()
+	psql := needs(t, "psql")
+	schema := schemaOf(t, migrated(t))
+	for _, args := range [][]string{{"-v", "schema=" + schema}, nil} {
+		cmd := exec.CommandContext(t.Context(), psql, append([]string{server.DSN, "-X", "-q", "-v", "app=nobody_1", "-v", "sweeper=nobody_2",
+			"-f", "../cmd/sweeper/deploy/roles.sql"}, args...)...)
+		stdout, stderr, status := output(t, cmd)
+		// It stops at the first role that does not exist, having read all that psql itself reads.
+		if status == 0 || !strings.Contains(stderr, `role "nobody_1" does not exist`) || strings.Contains(stderr, "syntax") {
+			t.Errorf("%q: status %d, %s%s", args, status, stdout, stderr)
+		}
+	}
+}

@@ -1,0 +1,216 @@
+package integration_test
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/cleanup"
+	"github.com/scspg/scspg/migrations"
+	"github.com/scspg/scspg/pgstore"
+)
+
+// everything uses every operation once.
+func everything(t *testing.T, pool *pgxpool.Pool, cfg pgstore.Config) {
+	t.Helper()
+	cfg.UserLimit = 2
+	a := newApp(t, pool, cfg, true)
+	first, second, third := a.browser(t), a.browser(t), a.browser(t)
+	first.must("/put", "key", "cart", "value", "1")
+	for _, b := range []*browser{first, second, third} {
+		b.must("/login", "user", "alice")
+	}
+	if first.user() != "" || second.user() != "alice" {
+		t.Error("the limit did not hold")
+	}
+	second.must("/renew")
+	second.must("/put", "key", userKey, "value", "bob")
+	second.must("/put", "key", userKey, "value", "alice")
+	if got := second.must("/revoke-others"); got != "1" {
+		t.Errorf("%s revoked", got)
+	}
+	if list, err := a.store.Sessions(t.Context(), "alice"); err != nil || len(list) != 1 || !list[0].IP.IsLoopback() {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if ok, err := a.store.Revoke(t.Context(), "alice", pgstore.IDOf(second.token())); !ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
+	}
+	third.must("/login", "user", "alice")
+	if o, err := a.store.Overview(t.Context()); err != nil || o.Live != 1 || o.SignedIn != 1 || o.Users != 1 || o.Estimated {
+		t.Errorf("%+v, %v", o, err)
+	}
+	n := 0
+	for s, err := range a.store.Each(t.Context()) {
+		if n++; err != nil || s.UserID != "alice" || s.CreatedAt.IsZero() {
+			t.Errorf("%+v, %v", s, err)
+		}
+	}
+	if all, err := a.store.All(); err != nil || len(all) != n || n != 1 {
+		t.Errorf("%d in all, %d seen, %v", len(all), n, err)
+	}
+	third.must("/logout")
+	third.must("/login", "user", "alice")
+	if n, err := a.store.RevokeAll(t.Context(), "alice"); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := a.store.Forget(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
+}
+
+var modes = []pgx.QueryExecMode{
+	pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
+	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+}
+
+// Touches may commit asynchronously, nothing else may, and the setting stays where
+// it was made: a trigger notes it.
+func TestEveryQueryExecMode(t *testing.T) {
+	t.Parallel()
+	for _, mode := range modes {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			pool := migrated(t, execMode(mode), maxConns(2))
+			mustExec(t, pool, `CREATE TABLE noted (touch bool, setting text)`)
+			mustExec(t, pool, `CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				INSERT INTO noted VALUES (TG_OP = 'UPDATE' AND NEW.version = OLD.version AND NEW.last_seen_at > OLD.last_seen_at,
+					current_setting('synchronous_commit'));
+				RETURN NEW; END $$`)
+			mustExec(t, pool, `CREATE TRIGGER note BEFORE INSERT OR UPDATE ON scs_sessions FOR EACH ROW EXECUTE FUNCTION note()`)
+			a := newApp(t, pool, pgstore.Config{TouchAfter: time.Nanosecond}, true)
+			b := a.browser(t)
+			b.must("/login", "user", "bob")
+			b.must("/me")
+			b.must("/put", "key", "k", "value", "v")
+			b.must("/logout")
+			everything(t, pool, pgstore.Config{})
+			if n := query[int](t, pool, `SELECT count(*) FROM noted WHERE touch`); n == 0 {
+				t.Error("no touch was noted")
+			}
+			if n := query[int](t, pool, `SELECT count(*) FROM noted WHERE touch <> (setting = 'off')`); n != 0 {
+				t.Errorf("%d writes with the wrong durability", n)
+			}
+			for range 4 {
+				if got := query[string](t, pool, `SHOW synchronous_commit`); got != "on" {
+					t.Errorf("synchronous_commit has leaked: %s", got)
+				}
+			}
+		})
+	}
+}
+
+func TestBehindPgBouncerInTransactionMode(t *testing.T) {
+	t.Parallel()
+	schema := newSchema(t)
+	dsn := startPgBouncer(t)
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+		pool := newPoolOn(t, dsn, "", execMode(mode))
+		if err := migrations.Up(t.Context(), pool, migrations.Schema(schema)); err != nil {
+			t.Fatalf("%v: %v", mode, err)
+		}
+		everything(t, pool, pgstore.Config{Schema: schema})
+
+		before := query[int](t, pool, `SELECT count(*) FROM `+schema+`.scs_sessions`)
+		mustExec(t, pool, `UPDATE `+schema+`.scs_sessions SET expiry = now() - interval '3 days'`)
+		r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Schema: schema, Batch: 3})
+		if err != nil || r.Rows() != int64(before) || before == 0 || r.Left != 0 {
+			t.Errorf("%v: %+v of %d, %v", mode, r, before, err)
+		}
+	}
+}
+
+// startPgBouncer runs one in transaction mode before the test server.
+func startPgBouncer(t *testing.T) (dsn string) {
+	t.Helper()
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
+			t.Skip("pgbouncer is not installed")
+		}
+	}
+	target, err := pgx.ParseConfig(server.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "pgbouncer-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	port := freePort(t)
+	config := fmt.Sprintf("[databases]\ntest = host=%s port=%d dbname=%s user=%s password=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
+		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\nunix_socket_dir =\n",
+		target.Host, target.Port, target.Database, target.User, target.Password, port)
+	file := filepath.Join(dir, "pgbouncer.ini")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, file)
+	cmd.SysProcAttr = notRoot(t)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	dsn = fmt.Sprintf("postgres://%s@127.0.0.1:%d/test?sslmode=disable", url.PathEscape(target.User), port)
+	eventually(t, "pgbouncer answers", func() bool {
+		select {
+		case <-ended:
+			t.Fatalf("pgbouncer ended: %s", out.String())
+		default:
+		}
+		config, err := pgx.ParseConfig(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		conn, err := pgx.ConnectConfig(ctx, config)
+		if err != nil {
+			return false
+		}
+		defer conn.Close(ctx)
+		return conn.Ping(ctx) == nil
+	})
+	return dsn
+}
+
+// notRoot is how a program runs that refuses root.
+func notRoot(t *testing.T) *syscall.SysProcAttr {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, errUID := strconv.ParseUint(nobody.Uid, 10, 32)
+	gid, errGID := strconv.ParseUint(nobody.Gid, 10, 32)
+	if errUID != nil || errGID != nil {
+		t.Fatal(errUID, errGID)
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+}

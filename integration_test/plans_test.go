@@ -1,0 +1,275 @@
+package integration_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/pgstore"
+)
+
+// recorder notes the statements that are sent, and the round trips that they take.
+type recorder struct {
+	mu         sync.Mutex
+	statements map[string][]any
+	trips      int
+}
+
+func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	r.note(data.SQL, data.Args)
+	r.trip()
+	return ctx
+}
+
+func (*recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (r *recorder) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	for _, q := range data.Batch.QueuedQueries {
+		r.note(q.SQL, q.Arguments)
+	}
+	r.trip()
+	return ctx
+}
+
+func (*recorder) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (*recorder) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+
+func (r *recorder) note(sql string, args []any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.statements == nil {
+		r.statements = make(map[string][]any)
+	}
+	r.statements[sql] = args
+}
+
+func (r *recorder) trip() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trips++
+}
+
+// take returns the round trips since the last call.
+func (r *recorder) take() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.trips
+	r.trips = 0
+	return n
+}
+
+func traced(r *recorder) poolOption {
+	return func(c *pgxpool.Config) { c.ConnConfig.Tracer = r }
+}
+
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	rec := &recorder{}
+	schema := newSchema(t)
+	migrate(t, newPool(t, schema))
+	pool := newPool(t, schema, traced(rec))
+	a := newApp(t, pool, pgstore.Config{UserLimit: 2}, true)
+	b := a.browser(t)
+	check := func(what string, want int, f func()) {
+		t.Helper()
+		rec.take()
+		f()
+		if got := rec.take(); got != want {
+			t.Errorf("%s: %d round trips, want %d", what, got, want)
+		}
+	}
+	check("a new session signs in", 2, func() { b.must("/login", "user", "alice") })
+	check("nothing changed", 1, func() { b.must("/me") })
+	check("data written", 2, func() { b.must("/put", "key", "k", "value", "v") })                  // found, updated
+	check("signed in again, at the limit", 4, func() { b.must("/login", "user", "alice") })        // found, deleted, two to sign in
+	check("a third device evicts one", 2, func() { a.browser(t).must("/login", "user", "alice") }) // two to sign in
+	check("a fourth one, too", 2, func() { b = a.browser(t); b.must("/login", "user", "alice") })  // the same
+	age(t, pool, "2 minutes")
+	check("touched", 2, func() { b.must("/me") })
+	check("listed", 1, func() { _, _ = a.store.Sessions(t.Context(), "alice") })
+	check("counted", 1, func() { _, _ = a.store.Count(t.Context(), "alice") })
+	check("revoked", 1, func() { _, _ = a.store.Revoke(t.Context(), "alice", pgstore.IDOf(b.token())) })
+	check("all revoked", 2, func() { _, _ = a.store.RevokeAll(t.Context(), "alice") })
+	check("deleted", 1, func() { _ = a.store.Delete("token") })
+}
+
+const (
+	manySessions = 1_000_000
+	perUser      = 3
+)
+
+// Every statement that the store sends uses an index, at a million sessions, with
+// the plan for its arguments and with the one for any.
+func TestPlansAtAMillionSessions(t *testing.T) {
+	t.Parallel()
+	rec := &recorder{}
+	schema := newSchema(t)
+	setup := newPool(t, schema, maxConns(2))
+	migrate(t, setup)
+	mustExec(t, setup, `INSERT INTO scs_sessions (id, user_id, data, expiry)
+		SELECT md5(n::text)::uuid, 'user' || n / $2::int, '\x0001000000', now() + (n % 86400) * interval '1 second' - interval '1 hour'
+		FROM generate_series(1, $1::int) n`, manySessions, perUser)
+	mustExec(t, setup, `INSERT INTO scs_user_sessions (user_id, id) SELECT user_id, id FROM scs_sessions`)
+	mustExec(t, setup, `INSERT INTO scs_users SELECT DISTINCT user_id FROM scs_sessions`)
+	mustExec(t, setup, `VACUUM ANALYZE scs_sessions`)
+	mustExec(t, setup, `VACUUM ANALYZE scs_user_sessions`)
+	mustExec(t, setup, `VACUUM ANALYZE scs_users`)
+
+	pool := newPool(t, schema, traced(rec), maxConns(2))
+	for _, limit := range []int{0, 3} {
+		a := newApp(t, pool, pgstore.Config{UserLimit: limit, TouchAfter: time.Nanosecond}, true)
+		b := a.browser(t)
+		b.must("/put", "key", "k", "value", "v")
+		b.must("/login", "user", "user300000")
+		b.must("/me")
+		b.must("/put", "key", "k", "value", "w")
+		finish := b.hold("after", "put")
+		other := a.browser(t)
+		other.setToken(b.token())
+		other.must("/put", "key", "k", "value", "x")
+		finish()
+		b.must("/renew")
+		b.must("/put", "key", userKey, "value", "user200000")
+		b.must("/revoke-others")
+		if _, err := a.store.Sessions(t.Context(), "user200001"); err != nil {
+			t.Error(err)
+		}
+		if _, err := a.store.Count(t.Context(), "user200001"); err != nil {
+			t.Error(err)
+		}
+		for _, err := range a.store.Each(t.Context()) {
+			if err != nil {
+				t.Error(err)
+			}
+			break
+		}
+		if _, err := a.store.Revoke(t.Context(), "user200000", pgstore.IDOf(b.token())); err != nil {
+			t.Error(err)
+		}
+		if _, err := a.store.Forget(t.Context(), "user200002"); err != nil {
+			t.Error(err)
+		}
+		o, err := a.store.Overview(t.Context())
+		if err != nil || o.Live < manySessions*9/10 || o.OldestExpired.IsZero() {
+			t.Errorf("%+v, %v", o, err)
+		}
+		b.must("/logout")
+	}
+
+	seen := 0
+	for sql, args := range rec.statements {
+		if !strings.Contains(sql, "scs_") || strings.Contains(sql, "pg_class") || strings.Contains(sql, "count(DISTINCT") ||
+			strings.Contains(sql, "UPDATE scs_sessions SET expiry = expiry -") {
+			continue // Overview counts every row, or a sample; the rest is the test's own
+		}
+		seen++
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			checkPlan(t, setup, mode, sql, args)
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d statements were seen", seen)
+	}
+}
+
+// checkPlan explains a statement, and rolls back what it did.
+func checkPlan(t *testing.T, pool *pgxpool.Pool, mode, sql string, args []any) {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := tx.Exec(t.Context(), `SELECT set_config('plan_cache_mode', $1, true)`, mode); err != nil {
+		t.Fatal(err)
+	}
+	var text []byte
+	err = tx.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql, args...).Scan(&text)
+	if err != nil {
+		if strings.Contains(err.Error(), "duplicate key") {
+			return // an insert of a session that is there by now: nothing to scan
+		}
+		t.Errorf("%s: %v", sql, err)
+		return
+	}
+	var plans []struct {
+		Plan struct {
+			Hit  int `json:"Shared Hit Blocks"`
+			Read int `json:"Shared Read Blocks"`
+		}
+	}
+	if err := json.Unmarshal(text, &plans); err != nil || len(plans) != 1 {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "Seq Scan") {
+		t.Errorf("%s: a sequential scan:\n%s\n%s", mode, sql, text)
+	}
+	// Pages are of a thousand rows, and the oldest expiry is sought among those of an hour.
+	if blocks := plans[0].Plan.Hit + plans[0].Plan.Read; blocks > 300 && !strings.Contains(sql, "LIMIT") && !strings.Contains(sql, "ANY($1::text[])") && !strings.Contains(sql, "min(expiry)") {
+		t.Errorf("%s: %d blocks:\n%s", mode, blocks, sql)
+	}
+}
+
+// Not parallel: a write transaction of another test, in whatever table, keeps dead
+// rows from being pruned as long as it runs, and pages fill up.
+func TestTouchesAreHOT(t *testing.T) {
+	pool := migrated(t)
+	store := newStore(t, pool, pgstore.Config{})
+	const sessions, rounds = 100, 20
+	// Within one hour of sweep_at, as most updates of a rolling session are.
+	start := query[time.Time](t, pool, `SELECT date_bin('1 hour', now(), '2000-01-01Z') + interval '2 hours 5 minutes'`)
+	for round := range rounds + 1 { // the first inserts
+		for i := range sessions {
+			if err := store.Commit(fmt.Sprint(i), make([]byte, 200), start.Add(time.Duration(round)*time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var updates, hot int
+	eventually(t, "the statistics are in", func() bool {
+		mustExec(t, pool, `SELECT pg_stat_clear_snapshot()`)
+		if err := pool.QueryRow(t.Context(), `SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'scs_sessions'::regclass`).Scan(&updates, &hot); err != nil {
+			t.Fatal(err)
+		}
+		return updates >= sessions*rounds
+	})
+	if want := updates * 9 / 10; hot < want {
+		t.Errorf("%d of %d updates were HOT, want at least %d", hot, updates, want)
+	}
+}
+
+func TestEachAndAllPageThrough(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	mustExec(t, pool, `INSERT INTO scs_sessions (id, data, expiry) SELECT md5(n::text)::uuid, 'x', now() + interval '1 hour' FROM generate_series(1, 2500) n`)
+	mustExec(t, pool, `UPDATE scs_sessions SET end_reason = 'revoked' WHERE id IN (SELECT id FROM scs_sessions LIMIT 100)`)
+	store := newStore(t, pool, pgstore.Config{})
+	seen := make(map[string]bool)
+	for s, err := range store.Each(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pool.Stat().AcquiredConns() != 0 {
+			t.Fatal("a connection is held while the loop body runs")
+		}
+		seen[s.ID] = true
+	}
+	all, err := store.All()
+	if err != nil || len(all) != 2400 || len(seen) != 2400 {
+		t.Errorf("%d in all, %d seen, %v", len(all), len(seen), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, err := range store.Each(ctx) {
+		if err == nil {
+			t.Error("it went on after its context")
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package integration_test
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/cleanup"
+	"github.com/scspg/scspg/pgstore"
+)
+
+// as lets a pool sign in as somebody else.
+func as(user, password string) poolOption {
+	return func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = user, password }
+}
+
+// grantRoles makes the two roles, and grants them what the file says.
+func grantRoles(t *testing.T, schema string) (app, sweeper poolOption) {
+	t.Helper()
+	file, err := os.ReadFile("../cmd/sweeper/deploy/roles.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	password := rand.Text()
+	names := []string{"app_" + strings.ToLower(rand.Text()), "sweeper_" + strings.ToLower(rand.Text())}
+	for _, name := range names {
+		mustExec(t, adminPool(t), "CREATE ROLE "+name+" LOGIN PASSWORD '"+password+"'")
+		t.Cleanup(func() {
+			mustExec(t, adminPool(t), "DROP OWNED BY "+name)
+			mustExec(t, adminPool(t), "DROP ROLE "+name)
+		})
+	}
+	// What psql does with its variables.
+	sql := strings.NewReplacer(`:"schema"`, pgx.Identifier{schema}.Sanitize(), `:"app"`, names[0], `:"sweeper"`, names[1]).Replace(string(file))
+	var lines []string
+	for line := range strings.Lines(sql) {
+		if !strings.HasPrefix(line, `\`) {
+			lines = append(lines, line)
+		}
+	}
+	mustExec(t, adminPool(t), strings.Join(lines, ""))
+	return as(names[0], password), as(names[1], password)
+}
+
+// refused checks that a role may not do something.
+func refused(t *testing.T, pool *pgxpool.Pool, statements ...string) {
+	t.Helper()
+	for _, sql := range statements {
+		_, err := pool.Exec(context.WithoutCancel(t.Context()), sql)
+		if err == nil || !strings.Contains(err.Error(), "42501") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+}
+
+func TestRolesHaveJustWhatTheyNeed(t *testing.T) {
+	t.Parallel()
+	owner := migrated(t)
+	schema := schemaOf(t, owner)
+	app, sweeper := grantRoles(t, schema)
+	pool := newPool(t, schema, app)
+
+	// All that the store does.
+	a := newApp(t, pool, pgstore.Config{UserLimit: 2}, true)
+	b, c := a.browser(t), a.browser(t)
+	b.must("/login", "user", "alice")
+	b.must("/put", "key", "k", "value", "v")
+	b.must("/renew")
+	for range 3 {
+		c.must("/login", "user", "alice")
+	}
+	c.must("/logout")
+	a.browser(t).must("/put", "key", "k", "value", "v")
+	sessions, err := a.store.Sessions(t.Context(), "alice")
+	if err != nil || len(sessions) == 0 {
+		t.Fatalf("%v, %v", sessions, err)
+	}
+	if ok, err := a.store.Revoke(t.Context(), "alice", sessions[0].ID); err != nil || !ok {
+		t.Errorf("%v, %v", ok, err)
+	}
+	if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.store.Forget(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.store.Overview(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, err := range a.store.Each(t.Context()) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := a.store.AllCtx(t.Context()); err != nil {
+		t.Error(err)
+	}
+	refused(t, pool, `DELETE FROM scs_sessions`, `TRUNCATE scs_sessions`, `DROP TABLE scs_users`,
+		`ALTER TABLE scs_sessions ADD COLUMN x int`, `CREATE TABLE x (y int)`, `SELECT * FROM scspg_goose_db_version`)
+
+	// All that the sweeper does, on both paths.
+	pool = newPool(t, schema, sweeper)
+	for _, path := range []string{"fast", "portable"} {
+		insertSessions(t, owner, 0, 100, "-3 days", "")
+		if path == "portable" {
+			mustExec(t, owner, `CREATE TABLE pg_dist_partition AS SELECT 'scs_sessions'::regclass AS logicalrelid`)
+			mustExec(t, owner, `GRANT SELECT ON pg_dist_partition TO PUBLIC`)
+		}
+		if _, err := cleanup.Inspect(t.Context(), pool, cleanup.Options{}); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		if r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 30}); err != nil || r.Rows() != 100 || r.UserRows != 75 {
+			t.Errorf("%s: %+v, %v", path, r, err)
+		}
+	}
+	refused(t, pool, `SELECT data FROM scs_sessions`, `SELECT * FROM scs_sessions`, `SELECT ip FROM scs_user_sessions`,
+		`SELECT * FROM scs_users`, `UPDATE scs_sessions SET expiry = now()`, `UPDATE scs_sessions SET user_id = 'x'`,
+		`INSERT INTO scs_sessions (id) VALUES (NULL)`, `UPDATE scs_user_sessions SET ip = NULL`, `DELETE FROM scs_users`,
+		`TRUNCATE scs_sessions`)
+
+	// Without its rights, the sweep says so.
+	mustExec(t, owner, `REVOKE ALL ON ALL TABLES IN SCHEMA `+schema+` FROM `+pool.Config().ConnConfig.User)
+	if _, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{}); err == nil || !strings.Contains(err.Error(), "lacks a privilege") {
+		t.Error(err)
+	}
+}

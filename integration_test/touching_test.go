@@ -1,0 +1,188 @@
+package integration_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/pgstore"
+)
+
+// state is the row that an unchanged request must leave alone.
+type state struct {
+	Version      int64
+	Expiry, Seen time.Time
+	Place        string // where the row's current version is: any update moves it
+}
+
+func rowOf(t testing.TB, pool *pgxpool.Pool, token string) (s state) {
+	t.Helper()
+	err := pool.QueryRow(t.Context(), `SELECT version, expiry, last_seen_at, ctid::text FROM scs_sessions WHERE id = $1`, pgstore.IDOf(token)).
+		Scan(&s.Version, &s.Expiry, &s.Seen, &s.Place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// age makes the session older, as if time had passed.
+func age(t testing.TB, pool *pgxpool.Pool, by string) {
+	t.Helper()
+	mustExec(t, pool, `UPDATE scs_sessions SET expiry = expiry - $1::text::interval, last_seen_at = last_seen_at - $1::text::interval`, by)
+}
+
+func TestUnchangedRequestWritesNothing(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	before, counted := rowOf(t, a.pool, b.token()), a.store.Stat()
+	for range 5 {
+		b.must("/me")
+		b.must("/put", "key", userKey, "value", "alice") // modified, and yet the same
+	}
+	if after := rowOf(t, a.pool, b.token()); after != before {
+		t.Errorf("%+v became %+v", before, after)
+	}
+	if st := a.store.Stat(); st.Skips()-counted.Skips() != 10 || st.Touches() != 0 {
+		t.Errorf("%d skips, %d touches", st.Skips()-counted.Skips(), st.Touches())
+	}
+}
+
+func TestTouchWhenDue(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		after time.Duration
+		by    string
+		want  bool
+	}{
+		{"default, not yet", 0, "59 seconds", false}, // 5% of 30 minutes, at most 1 minute
+		{"default, due", 0, "61 seconds", true},
+		{"as set, not yet", 10 * time.Minute, "9 minutes", false},
+		{"as set, due", 10 * time.Minute, "11 minutes", true},
+		{"never beyond half the window", time.Hour, "16 minutes", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, migrated(t), pgstore.Config{TouchAfter: tt.after}, true)
+			b := a.browser(t)
+			b.must("/login", "user", "alice")
+			age(t, a.pool, tt.by)
+			before := rowOf(t, a.pool, b.token())
+			b.must("/me")
+			after := rowOf(t, a.pool, b.token())
+			if after.Version != before.Version {
+				t.Error("a touch changed the version")
+			}
+			if touched := after != before; touched != tt.want {
+				t.Errorf("touched %t, want %t", touched, tt.want)
+			}
+			if tt.want && (!after.Expiry.After(before.Expiry) || !after.Seen.After(before.Seen)) {
+				t.Errorf("%+v became %+v", before, after)
+			}
+		})
+	}
+}
+
+func TestTouchNeverMovesExpiryBack(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	mustExec(t, a.pool, `UPDATE scs_sessions SET expiry = now() + interval '2 hours', last_seen_at = now() - interval '2 minutes'`)
+	before := rowOf(t, a.pool, b.token())
+	b.must("/me")
+	if after := rowOf(t, a.pool, b.token()); !after.Expiry.Equal(before.Expiry) || !after.Seen.After(before.Seen) {
+		t.Errorf("%+v became %+v", before, after)
+	}
+}
+
+func TestNoTouch(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a.mux.HandleFunc("/poll", func(_ http.ResponseWriter, r *http.Request) {
+		pgstore.NoTouch(r.Context())
+		if r.FormValue("put") != "" {
+			a.sm.Put(r.Context(), "polled", r.FormValue("put"))
+		}
+	})
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	age(t, a.pool, "20 minutes")
+	before := rowOf(t, a.pool, b.token())
+	b.must("/poll")
+	if after := rowOf(t, a.pool, b.token()); after != before {
+		t.Errorf("%+v became %+v", before, after)
+	}
+	b.must("/poll", "put", "1")
+	after := rowOf(t, a.pool, b.token())
+	if !after.Expiry.Equal(before.Expiry) || !after.Seen.Equal(before.Seen) || after.Version != before.Version+1 {
+		t.Errorf("with data, %+v became %+v", before, after)
+	}
+}
+
+// Without an idle timeout scs commits nothing; the session is still seen.
+func TestSessionWithoutIdleTimeoutIsSeen(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a.sm.IdleTimeout = 0
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	mustExec(t, a.pool, `UPDATE scs_sessions SET last_seen_at = now() - interval '61 seconds'`)
+	before := rowOf(t, a.pool, b.token())
+	b.must("/me")
+	// The handler has answered before the touch is written.
+	eventually(t, "the session is seen", func() bool { return rowOf(t, a.pool, b.token()).Seen.After(before.Seen) })
+	if after := rowOf(t, a.pool, b.token()); !after.Expiry.Equal(before.Expiry) {
+		t.Error("its expiry was moved")
+	}
+}
+
+// The store sends a time to live, so idle timeouts are exact whatever the clocks
+// say, and so are deadlines that one app server computes and applies.
+func TestClockSkewDoesNotMoveIdleTimeouts(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []string{"5 minutes", "-5 minutes"} {
+		t.Run(skew, func(t *testing.T) {
+			t.Parallel()
+			tables, clock := newSchema(t), newSchema(t)
+			migrate(t, newPool(t, tables))
+			// now() as the store writes it finds these first.
+			admin := adminPool(t)
+			for _, f := range []string{"now", "clock_timestamp"} {
+				mustExec(t, admin, `CREATE FUNCTION `+clock+`.`+f+`() RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT pg_catalog.`+f+`() + interval '`+skew+`' $$`)
+			}
+			pool := newPool(t, "", param("search_path", clock+", "+tables+", pg_catalog"))
+			a := newApp(t, pool, pgstore.Config{}, true)
+			b := a.browser(t)
+			check := func(what string) {
+				t.Helper()
+				left := query[float64](t, pool, `SELECT extract(epoch FROM expiry - now())::float8 FROM scs_sessions WHERE id = $1`, pgstore.IDOf(b.token()))
+				if left < 1700 || left > 1800 {
+					t.Errorf("%s: %.0f s left of 30 minutes", what, left)
+				}
+			}
+			b.must("/login", "user", "alice")
+			check("signed in")
+			age(t, pool, "2 minutes")
+			b.must("/me")
+			check("touched")
+			b.must("/put", "key", "k", "value", "v")
+			check("written")
+			age(t, pool, "31 minutes")
+			if b.user() != "" {
+				t.Error("it outlived its idle timeout")
+			}
+			if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+				t.Fatal(err)
+			}
+			b.must("/login", "user", "alice")
+			if b.user() != "alice" {
+				t.Error("the fence is off by the skew")
+			}
+		})
+	}
+}
