@@ -40,7 +40,7 @@ func (b *bench) withRedis(makers []maker) []maker {
 	if b.redis == nil {
 		return makers
 	}
-	return append(makers, b.redisstore)
+	return append(makers, plotted(b.redisstore))
 }
 
 // Fresh sessions are not due for a touch while a run lasts.
@@ -48,11 +48,11 @@ var untouched = pgstore.Config{UserLimit: limit, TouchAfter: idleTimeout / 2}
 
 func (b *bench) rolling(ctx context.Context) error {
 	makers := b.withRedis([]maker{
-		b.raw, b.floor,
-		b.ours("**scspg**, no touch due", untouched),
+		plotted(b.raw), b.floor,
+		plotted(b.ours("**scspg**, no touch due", untouched)),
 		b.ours("**scspg**, a touch a minute (the default)", pgstore.Config{UserLimit: limit}),
 		b.ours("**scspg**, every request touches", pgstore.Config{UserLimit: limit, TouchAfter: 1}),
-		b.pgxstore, b.postgresstore,
+		plotted(b.pgxstore), b.postgresstore,
 	})
 	makers = append(makers, b.memstore)
 	return b.with(ctx, makers, func(peers []*peer) error {

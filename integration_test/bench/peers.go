@@ -32,13 +32,14 @@ func init() { gob.Register(time.Time{}) }
 
 // peer is one way to keep sessions, with the sessions in it.
 type peer struct {
-	name   string
-	ours   *pgstore.Store
-	sm     *scs.SessionManager
-	pool   *pgxpool.Pool // nil without PostgreSQL
-	app    http.Handler
-	tokens []string
-	drop   func() error
+	name    string
+	ours    *pgstore.Store
+	sm      *scs.SessionManager
+	pool    *pgxpool.Pool // nil without PostgreSQL
+	app     http.Handler
+	tokens  []string
+	drop    func() error
+	plotted bool
 	// op, where not nil, replaces the app's requests.
 	op func(*client) error
 }
