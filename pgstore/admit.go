@@ -1,6 +1,8 @@
 package pgstore
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"time"
 
@@ -32,8 +34,11 @@ type admission struct {
 	renewed row
 	created map[pgtype.UUID]time.Time // the user's index
 	others  []candidate               // the user's other live sessions
-	stale   []pgtype.UUID             // index rows of sessions that have ended
+	lapsed  []pgtype.UUID             // those that have timed out
+	stale   []pgtype.UUID             // index rows of those that have ended
 	reading clockReading
+
+	sent []byte // the data that an earlier attempt has tried to store
 }
 
 // renewsEnded reports whether this is the renewal of a session that its request
@@ -69,7 +74,7 @@ func (s *Store) admit(ctx context.Context, a *admission) (out outcome, err error
 			out.found = a.own
 			return err
 		}
-		victims, err := s.makeRoom(a, limit)
+		victims, err := s.makeRoom(ctx, conn, a, limit)
 		if err != nil {
 			return err
 		}
@@ -80,12 +85,13 @@ func (s *Store) admit(ctx context.Context, a *admission) (out outcome, err error
 }
 
 func (s *Store) readAdmission(ctx context.Context, conn *pgxpool.Conn, a *admission, limit int) error {
-	a.renewed, a.created, a.others, a.stale = row{}, nil, nil, nil
+	a.renewed, a.created, a.others, a.lapsed, a.stale = row{}, nil, nil, nil, nil
 	b := &pgx.Batch{}
 	b.Queue(sqlBegin)
 	if a.user != "" {
+		b.Queue(sqlClock).QueryRow(func(r pgx.Row) error { return r.Scan(&a.reading.clock) })
 		// Alone and first: what follows must see what its holders have committed.
-		b.Queue(s.sql.lockUser, a.user).QueryRow(func(r pgx.Row) error { return r.Scan(&a.fence, &a.reading.clock) })
+		b.Queue(s.sql.lockUser, a.user).QueryRow(func(r pgx.Row) error { return r.Scan(&a.fence) })
 	}
 	if a.fresh {
 		// Nobody else knows the token. Should its row be there all the same, the
@@ -124,7 +130,7 @@ func (s *Store) queueUserRead(b *pgx.Batch, a *admission, limit int) {
 		if !a.fresh {
 			b.Queue(s.sql.anID, a.user, a.id).Query(readAge)
 		}
-		if a.isRenewal() {
+		if a.isRenewal() && a.renews.created.IsZero() {
 			b.Queue(s.sql.anID, a.user, a.renews.id).Query(readAge)
 		}
 		return
@@ -143,9 +149,9 @@ func (s *Store) queueUserRead(b *pgx.Batch, a *admission, limit int) {
 			case unexpired:
 				c.created = a.created[c.id]
 				a.others = append(a.others, c)
+			default:
+				a.lapsed = append(a.lapsed, c.id)
 			}
-			// Those that merely timed out keep their index row until the sweep: a
-			// touch that began in time may still be under way.
 			return nil
 		})
 		for id := range a.created {
@@ -162,14 +168,16 @@ func (s *Store) mayLive(ctx context.Context, conn *pgxpool.Conn, a *admission) (
 	switch own := a.own.state(); {
 	case own == Ended || own == Expired:
 		return false, nil
+	case own == Active && a.own.user == a.user && a.sent != nil && bytes.Equal(a.own.data, a.sent):
+		return true, nil // an earlier attempt got through, and its answer was lost
 	case own == None && (a.prior != nil || a.standIn):
 		return false, nil // it was there, and has been swept
 	case a.prior != nil && a.own.user != a.prior.user:
 		return false, nil // it has changed hands since it was found
 	case a.prior == nil && own == Active && a.own.user == a.user:
-		return true, nil // an earlier attempt got through, and its answer was lost
+		return true, nil // the same, of a token that this attempt need not continue
 	case a.user == "":
-		return !a.renewsEnded(), nil
+		return a.prior != nil || !a.renewsEnded(), nil
 	}
 	if !a.isRenewal() {
 		began, err := a.beganAfterFence(ctx, conn)
@@ -187,12 +195,16 @@ func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admis
 	data, ttl, conflict, merged := a.merged()
 	evicted := 0
 	b := &pgx.Batch{}
+	if len(a.lapsed) > 0 {
+		s.queueLapse(b, a.lapsed, a.user)
+		victims = append(victims, a.lapsed...) // should a write have been first
+	}
 	if len(victims) > 0 {
-		s.queueEnd(b, victims, Evicted, "", a.user, &evicted)
+		s.queueEnd(b, victims, Evicted, "", a.user, newMark(), &evicted)
 		a.stale = append(a.stale, victims...)
 	}
 	if a.renews != nil && a.renews.took.state() == Active {
-		s.queueEnd(b, []pgtype.UUID{a.renews.id}, Renewed, SignedOut, a.renews.took.user, nil)
+		s.queueEnd(b, []pgtype.UUID{a.renews.id}, Renewed, SignedOut, a.renews.took.user, newMark(), nil)
 		a.stale = append(a.stale, a.renews.id)
 	}
 	switch {
@@ -210,7 +222,7 @@ func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admis
 		if t, ok := a.created[a.id]; ok && a.own.user == a.user {
 			created = &t
 		} else if a.isRenewal() {
-			if t, ok := a.created[a.renews.id]; ok {
+			if t := cmp.Or(a.renews.created, a.created[a.renews.id]); !t.IsZero() {
 				created = &t
 			}
 		}
@@ -218,6 +230,7 @@ func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admis
 		s.queueUnindex(b, a.user, a.stale)
 	}
 	b.Queue(sqlCommit)
+	a.sent = data
 	if err := send(ctx, conn, b); err != nil {
 		return outcome{}, err
 	}

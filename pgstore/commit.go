@@ -73,12 +73,13 @@ func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry
 		return err
 	}
 	var alive bool
-	if req == nil {
-		if !w.standIn {
-			s.noteUntracked(ctx)
-		}
-		alive, err = s.commitPlain(ctx, w)
-	} else {
+	switch {
+	case w.standIn: // of Iterate: no session of this request
+		alive, err = s.commitPlain(ctx, nil, w)
+	case req == nil:
+		s.noteUntracked(ctx)
+		alive, err = s.commitPlain(ctx, s.plain.of(ctx, continuing(w.id, w.user)), w)
+	default:
 		alive, err = s.commitTracked(ctx, req, w)
 	}
 	if committed, ok := ctx.Value(aliveKey{}).(*bool); ok {
@@ -87,11 +88,15 @@ func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry
 	return err
 }
 
-// commitPlain is last write wins, as scs documents it.
-func (s *Store) commitPlain(ctx context.Context, w write) (alive bool, err error) {
-	req := s.plain.of(ctx)
+// commitPlain is last write wins, as scs documents it. req is what is known of the
+// request, or nil.
+func (s *Store) commitPlain(ctx context.Context, req *request, w write) (alive bool, err error) {
 	a := admission{write: w, req: req}
 	if req != nil {
+		if e, known := req.entry(w.id); known && e.state == Ended {
+			s.stat.dropped.Add(1)
+			return false, nil
+		}
 		a.renews = req.predecessor(w.user)
 	}
 	var out outcome
@@ -112,7 +117,12 @@ func (s *Store) commitPlain(ctx context.Context, w write) (alive bool, err error
 		return false, err
 	}
 	s.count(out)
-	if out.written && a.renews != nil {
+	switch {
+	case req == nil:
+	case !out.written:
+		// LoadAndSave may commit it again, without the user's id.
+		req.put(entry{id: w.id, state: Ended})
+	case a.renews != nil:
 		req.settle(a.renews.id)
 	}
 	return out.written, nil
@@ -130,7 +140,7 @@ func (s *Store) commitTracked(ctx context.Context, req *request, w write) (alive
 		return true, s.touchIfDue(ctx, req, e, w.ttl)
 	}
 
-	a := admission{write: w, req: req, fresh: !known && !w.standIn}
+	a := admission{write: w, req: req, fresh: !known}
 	if known {
 		a.prior = &e
 	}
@@ -177,7 +187,11 @@ func (s *Store) commitTracked(ctx context.Context, req *request, w write) (alive
 	e.id, e.saved = w.id, true
 	if out.written {
 		e.state, e.reason, e.user, e.loaded = Active, "", w.user, true
-		e.stamp, e.at = out.stamp, time.Now()
+		at := time.Now()
+		if w.noTouch && known {
+			out.now = e.now.Add(at.Sub(e.at)) // last_seen_at has not moved with the clock
+		}
+		e.stamp, e.at = out.stamp, at
 		e.base, e.exact = w.data, bytes.Equal(w.data, out.data)
 	} else {
 		e.stamp, e.at = out.found.stamp, time.Now()
@@ -209,10 +223,17 @@ func (s *Store) count(out outcome) {
 
 // update writes the data of a live session whose user stays.
 func (s *Store) update(ctx context.Context, w write, version int64) (out outcome, err error) {
-	err = out.scanStamp(s.pool.QueryRow(ctx, s.sql.update,
-		w.id, w.data, w.ttl.Microseconds(), nullable(w.user), w.noTouch, version))
+	err = out.scanStamp(s.pool.QueryRow(ctx, s.updateOf(w), w.id, w.data, w.ttl.Microseconds(), nullable(w.user), version))
 	out.data = w.data
 	return out, err
+}
+
+// updateOf is the statement that w takes.
+func (s *Store) updateOf(w write) string {
+	if w.noTouch {
+		return s.sql.updateOnly
+	}
+	return s.sql.update
 }
 
 // insert writes a new anonymous session, unless the row is there.
@@ -266,7 +287,7 @@ func (s *Store) touchIfDue(ctx context.Context, req *request, e entry, ttl time.
 		e.stamp = found.stamp
 		e.state, e.reason = found.lost()
 	}
-	req.put(e)
+	req.putUnless(e)
 	return nil
 }
 

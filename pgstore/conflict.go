@@ -15,24 +15,25 @@ func (a *admission) merged() (data []byte, ttl time.Duration, conflict, merged b
 	data, ttl = a.data, a.ttl
 	if a.prior != nil && a.own.present && (a.prior.user == a.user || a.prior.user == "") && !(a.prior.exact && a.own.version == a.prior.version) {
 		conflict = true
-		data, ttl, merged = mergeInto(a.prior.base, data, a.own.data, ttl)
+		data, ttl, merged = mergeInto(a.prior.base, data, &a.own, ttl)
 	}
 	if a.renews != nil && a.renews.loaded && a.renews.took.state() == Active &&
 		a.renews.took.user == a.renews.user && !(a.renews.exact && a.renews.version == a.renews.took.version) {
 		var carried bool
-		data, ttl, carried = mergeInto(a.renews.base, data, a.renews.took.data, ttl)
+		data, ttl, carried = mergeInto(a.renews.base, data, &a.renews.took, ttl)
 		conflict, merged = true, merged || carried
 	}
 	return data, ttl, conflict, merged
 }
 
-// mergeInto merges by key, and shortens ttl where the merged deadline is earlier.
-// Data that cannot be merged is mine: last write wins.
-func mergeInto(base, mine, current []byte, ttl time.Duration) ([]byte, time.Duration, bool) {
-	data, ok := mergeSession(base, mine, current)
+// mergeInto merges by key. The time to live is the longer of the two, as far as the
+// merged deadline allows. Data that cannot be merged is mine: last write wins.
+func mergeInto(base, mine []byte, current *row, ttl time.Duration) ([]byte, time.Duration, bool) {
+	data, ok := mergeSession(base, mine, current.data)
 	if !ok {
 		return mine, ttl, false
 	}
+	ttl = max(ttl, current.expiry.Sub(current.now))
 	if deadline, ok := frameDeadline(data); ok {
 		ttl = min(ttl, time.Until(deadline))
 	}
@@ -56,7 +57,7 @@ func (s *Store) merge(ctx context.Context, a *admission) (out outcome, err error
 		}
 		data, ttl, conflict, merged := a.merged()
 		b = &pgx.Batch{}
-		b.Queue(s.sql.update, a.id, data, ttl.Microseconds(), nullable(a.user), a.noTouch, a.own.version).QueryRow(out.scanStamp)
+		b.Queue(s.updateOf(a.write), a.id, data, ttl.Microseconds(), nullable(a.user), a.own.version).QueryRow(out.scanStamp)
 		b.Queue(sqlCommit)
 		if err := send(ctx, conn, b); err != nil {
 			return err

@@ -38,8 +38,11 @@ func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error)
 	if !found {
 		s.stat.misses.Add(1)
 	}
-	if req != nil {
+	switch {
+	case req != nil:
 		req.found(id, r, found)
+	case found:
+		s.plain.found(ctx, s, id, r)
 	}
 	if !found {
 		return nil, false, nil

@@ -2,10 +2,13 @@ package pgstore
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // candidate is a session that may have to make room.
@@ -16,7 +19,7 @@ type candidate struct {
 
 // makeRoom picks the sessions to end so that the user stays within the limit. The
 // session being admitted neither counts nor is picked.
-func (s *Store) makeRoom(a *admission, limit int) ([]pgtype.UUID, error) {
+func (s *Store) makeRoom(ctx context.Context, conn *pgxpool.Conn, a *admission, limit int) ([]pgtype.UUID, error) {
 	excess := len(a.others) - (limit - 1)
 	if limit == 0 || excess <= 0 || a.own.state() == Active && a.own.user == a.user {
 		return nil, nil
@@ -29,16 +32,44 @@ func (s *Store) makeRoom(a *admission, limit int) ([]pgtype.UUID, error) {
 		slices.SortFunc(a.others, func(x, y candidate) int { return cmp.Or(x.seen.Compare(y.seen), byAge(x, y)) })
 	case Reject:
 		if !a.isRenewal() {
-			s.stat.refusals.Add(1)
-			return nil, ErrUserLimit
+			return s.makeRoomOfUnreadable(ctx, conn, a, excess)
 		}
 		slices.SortFunc(a.others, func(x, y candidate) int { return byAge(y, x) })
 	default:
 		slices.SortFunc(a.others, byAge)
 	}
-	victims := make([]pgtype.UUID, excess)
-	for i := range victims {
-		victims[i] = a.others[i].id
+	return idsOf(a.others[:excess]), nil
+}
+
+// makeRoomOfUnreadable looks, before a sign-in is refused, for sessions whose data is
+// damaged: they sign nobody in, and must not keep their user out either.
+func (s *Store) makeRoomOfUnreadable(ctx context.Context, conn *pgxpool.Conn, a *admission, excess int) ([]pgtype.UUID, error) {
+	rows, err := conn.Query(ctx, s.sql.dataOf, idsOf(a.others))
+	if err != nil {
+		return nil, err
 	}
-	return victims, nil
+	var unreadable []pgtype.UUID
+	var id pgtype.UUID
+	var data []byte
+	if _, err := pgx.ForEachRow(rows, []any{&id, &data}, func() error {
+		if checkFrame(data) != nil { // one that names its user is a frame
+			unreadable = append(unreadable, id)
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if len(unreadable) < excess {
+		s.stat.refusals.Add(1)
+		return nil, ErrUserLimit
+	}
+	return unreadable, nil
+}
+
+func idsOf(candidates []candidate) []pgtype.UUID {
+	ids := make([]pgtype.UUID, len(candidates))
+	for i, c := range candidates {
+		ids[i] = c.id
+	}
+	return ids
 }

@@ -47,6 +47,8 @@ func passing(err error) bool {
 		case codeSerializationFailure, codeDeadlockDetected,
 			codeUniqueViolation,       // two writers of one new token: the next attempt finds the row
 			"57P01", "57P02", "57P03", // the server shuts down, crashed, or starts
+			"57P05", "25P03", // the connection had idled for too long
+			"53300", // no connection is free
 			"25006": // read-only: a pooled connection to what was the primary
 			return true
 		}

@@ -56,14 +56,14 @@ func (r *row) scan(from pgx.Row) error {
 	return err
 }
 
-// scanStamp reads what a write returns, and whether it met its row.
+// scanStamp reads stampColumns, and whether the write met its row.
 func (o *outcome) scanStamp(from pgx.Row) error {
 	*o = outcome{}
-	err := from.Scan(&o.version, &o.expiry, &o.seen, &o.now)
+	err := from.Scan(&o.version, &o.expiry, &o.seen)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
-	o.written = err == nil
+	o.now, o.written = o.seen, err == nil
 	return err
 }
 

@@ -7,9 +7,11 @@ import (
 )
 
 // The statements. All keep to what Citus can route and PgBouncer can pool: no
-// join of tables that are distributed by different columns, no volatile function
-// in a write, nothing that outlives its transaction. A session is alive while
-// end_reason IS NULL AND expiry > now().
+// join of tables that are distributed by different columns, nothing that outlives
+// its transaction, and in a write no function whose value may differ between the
+// servers but for now(), and that only where the coordinator can put its value in
+// place: not in RETURNING, CASE or COALESCE, and not in arithmetic with a column.
+// A session is alive while end_reason IS NULL AND expiry > now().
 //
 // now() is the start of the transaction; every write that follows a lock reads
 // the row again under it.
@@ -19,21 +21,27 @@ const (
 	sqlFind = `SELECT ` + rowColumns + ` FROM {sessions} WHERE id = $1`
 	sqlLock = sqlFind + ` FOR UPDATE`
 
-	// Anonymous sessions only: signed-in ones are inserted by sqlAdmit.
-	sqlInsert = `INSERT INTO {sessions} (id, data, expiry)
-		VALUES ($1, $2, now() + $3::float8 * interval '1 microsecond')
-		ON CONFLICT (id) DO NOTHING
-		RETURNING version, expiry, last_seen_at, now()`
+	// What a write says of the row it has met. Its now() is last_seen_at: Citus takes no
+	// function in a RETURNING.
+	stampColumns = `version, expiry, last_seen_at`
 
-	// $5 keeps expiry from moving forward, $6 is the version to expect (0: any).
-	sqlUpdate = `UPDATE {sessions} SET
-			data = $2, version = version + 1,
-			expiry = CASE WHEN $5::bool THEN least(expiry, now() + $3::float8 * interval '1 microsecond')
-				ELSE now() + $3::float8 * interval '1 microsecond' END,
-			last_seen_at = CASE WHEN $5::bool THEN last_seen_at ELSE now() END
-		WHERE id = $1 AND end_reason IS NULL AND expiry > now()
-			AND user_id IS NOT DISTINCT FROM $4::text AND ($6::bigint = 0 OR version = $6::bigint)
-		RETURNING version, expiry, last_seen_at, now()`
+	// Anonymous sessions only: signed-in ones are inserted by sqlAdmit.
+	sqlInsert = `INSERT INTO {sessions} (id, data, expiry, last_seen_at)
+		VALUES ($1, $2, now() + $3::float8 * interval '1 microsecond', now())
+		ON CONFLICT (id) DO NOTHING
+		RETURNING ` + stampColumns
+
+	// $5 is the version to expect (0: any).
+	sqlUpdate = `UPDATE {sessions} SET data = $2, version = version + 1,
+			expiry = now() + $3::float8 * interval '1 microsecond', last_seen_at = now()
+		` + sqlUpdateIf
+	// The same for a request that must not extend its session.
+	sqlUpdateOnly = `UPDATE {sessions} SET data = $2, version = version + 1,
+			expiry = least(expiry, now() + $3::float8 * interval '1 microsecond')
+		` + sqlUpdateIf
+	sqlUpdateIf = `WHERE id = $1 AND end_reason IS NULL AND expiry > now()
+			AND user_id IS NOT DISTINCT FROM $4::text AND ($5::bigint = 0 OR version = $5::bigint)
+		RETURNING ` + stampColumns
 
 	// A touch may be lost in a crash of the server: the session then times out a
 	// little early, and nothing else is affected.
@@ -42,19 +50,29 @@ const (
 			expiry = greatest(expiry, now() + $2::float8 * interval '1 microsecond'), last_seen_at = now()
 		WHERE id = $1 AND end_reason IS NULL AND expiry > now()
 			AND user_id IS NOT DISTINCT FROM $3::text AND version = $4
-		RETURNING version, expiry, last_seen_at, now()`
+		RETURNING ` + stampColumns
 
 	// Ends sessions: sign-out, revocation, eviction, and what a renewal leaves. $3
-	// is the reason to replace (NULL for a live session), $4 the user or NULL. The
+	// is the reason to replace (NULL for a live session), $4 the user or NULL. A
+	// tombstone has no use for its version: it holds the mark of who ended it, $5. The
 	// form for many is kept for many: the planner takes an unknown array for ten
 	// elements, finds every actual array of one cheaper than that, and plans anew
 	// each time, which costs more than the update itself.
 	sqlEnd    = sqlEndThe + `id = $1` + sqlEndIf
 	sqlEndAll = sqlEndThe + `id = ANY($1::uuid[])` + sqlEndIf
-	sqlEndThe = `UPDATE {sessions} SET end_reason = $2, data = '', version = version + 1 WHERE `
-	sqlEndIf  = ` AND end_reason IS NOT DISTINCT FROM $3::text AND expiry > now()
+	sqlEndThe = `UPDATE {sessions} SET end_reason = $2, data = '', version = $5 WHERE `
+	sqlEndIf  = ` AND end_reason IS NOT DISTINCT FROM $3::text AND (expiry > now() OR $3::text IS NOT NULL)
 			AND ($4::text IS NULL OR user_id = $4::text)
 		RETURNING id`
+	sqlMarked = `SELECT count(*) FROM {sessions} WHERE id = ANY($1::uuid[]) AND version = $2`
+
+	// One that has just timed out must stay so. A write that began in time may still be
+	// waiting for the row, and would find it alive by its own, earlier now(): so expiry
+	// goes back by longer than a write can be under way, $2. Where that write was first,
+	// the ending that follows meets a live session.
+	sqlLapse = `UPDATE {sessions} SET expiry = least(expiry, now() - $2::float8 * interval '1 microsecond')
+		WHERE id = ANY($1::uuid[]) AND end_reason IS NULL AND expiry <= now()
+			AND expiry > now() - $2::float8 * interval '1 microsecond' AND ($3::text IS NULL OR user_id = $3::text)`
 
 	// The sign-in transaction, see admit.go.
 	sqlBegin    = `BEGIN ISOLATION LEVEL READ COMMITTED`
@@ -63,18 +81,18 @@ const (
 	sqlClock    = `SELECT clock_timestamp()`
 	sqlLockUser = `INSERT INTO {users} (user_id) VALUES ($1)
 		ON CONFLICT (user_id) DO UPDATE SET fence = {users}.fence
-		RETURNING fence, now()`
+		RETURNING fence`
 	sqlUserIDs  = `SELECT id, created_at FROM {user_sessions} WHERE user_id = $1`
 	sqlAnID     = sqlUserIDs + ` AND id = $2`
 	sqlUserRows = `SELECT id, last_seen_at, expiry > now(), end_reason IS NOT NULL OR user_id IS DISTINCT FROM $1
 		FROM {sessions} WHERE id = ANY(ARRAY(SELECT id FROM {user_sessions} WHERE user_id = $1))`
-	sqlAdmit = `INSERT INTO {sessions} (id, user_id, data, expiry)
-		VALUES ($1, $2, $3, now() + $4::float8 * interval '1 microsecond')
-		RETURNING version, expiry, last_seen_at, now()`
+	sqlAdmit = `INSERT INTO {sessions} (id, user_id, data, expiry, last_seen_at)
+		VALUES ($1, $2, $3, now() + $4::float8 * interval '1 microsecond', now())
+		RETURNING ` + stampColumns
 	sqlSwitch = `UPDATE {sessions} SET user_id = $2, data = $3, version = version + 1,
 			expiry = now() + $4::float8 * interval '1 microsecond', last_seen_at = now()
 		WHERE id = $1 AND end_reason IS NULL AND expiry > now()
-		RETURNING version, expiry, last_seen_at, now()`
+		RETURNING ` + stampColumns
 	sqlIndex = `INSERT INTO {user_sessions} (user_id, id, created_at, ip, user_agent)
 		VALUES ($1, $2, coalesce($3::timestamptz, now()), $4::text::inet, $5)
 		ON CONFLICT (user_id, id) DO UPDATE SET
@@ -84,9 +102,12 @@ const (
 
 	sqlFence = `UPDATE {users} SET fence = greatest(fence, $2::timestamptz) WHERE user_id = $1 RETURNING fence`
 
+	// Which of the user's sessions hold data that no process can read.
+	sqlDataOf = `SELECT id, data FROM {sessions} WHERE id = ANY($1::uuid[])`
+
 	// Forget: what is left of an account.
-	sqlAnonymize = `UPDATE {sessions} SET user_id = NULL
-		WHERE id = ANY($1::uuid[]) AND end_reason IS NOT NULL AND user_id = $2`
+	sqlAnonymize = `UPDATE {sessions} SET user_id = NULL, data = ''
+		WHERE id = ANY($1::uuid[]) AND (end_reason IS NOT NULL OR expiry <= now()) AND user_id = $2`
 	sqlForget = `DELETE FROM {users} WHERE user_id = $1`
 
 	// A listing reads both tables in one snapshot.
@@ -127,7 +148,8 @@ const (
 type statements struct {
 	sessionsTable string
 
-	find, lock, insert, update, touch, end, endAll           string
+	find, lock, insert, update, updateOnly, touch            string
+	end, endAll, marked, lapse, dataOf                       string
 	lockUser, userIDs, anID, userRows                        string
 	admit, switchUser, index, unindex, unindexAll            string
 	fence, anonymize, forget, indexRows, liveRows, countLive string
@@ -152,7 +174,9 @@ func newStatements(schema string) statements {
 		sessionsTable: name("scs_sessions"),
 
 		find: r.Replace(sqlFind), lock: r.Replace(sqlLock), insert: r.Replace(sqlInsert),
-		update: r.Replace(sqlUpdate), touch: r.Replace(sqlTouch), end: r.Replace(sqlEnd), endAll: r.Replace(sqlEndAll),
+		update: r.Replace(sqlUpdate), updateOnly: r.Replace(sqlUpdateOnly), touch: r.Replace(sqlTouch),
+		end: r.Replace(sqlEnd), endAll: r.Replace(sqlEndAll), marked: r.Replace(sqlMarked), lapse: r.Replace(sqlLapse),
+		dataOf: r.Replace(sqlDataOf),
 
 		lockUser: r.Replace(sqlLockUser), userIDs: r.Replace(sqlUserIDs), anID: r.Replace(sqlAnID),
 		userRows: r.Replace(sqlUserRows), admit: r.Replace(sqlAdmit), switchUser: r.Replace(sqlSwitch),

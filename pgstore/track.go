@@ -3,6 +3,7 @@ package pgstore
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,7 @@ type request struct {
 // entry is what a request knows of one session.
 type entry struct {
 	id     pgtype.UUID
+	turn   int // counts the puts
 	state  State
 	reason EndReason
 	user   string
@@ -85,6 +87,7 @@ type entry struct {
 	pending   bool
 	took      row       // the row that was ended, or met ended
 	deletedAt time.Time // by the database's clock, once the row was locked
+	created   time.Time // when its user had signed in; zero where unknown
 	// revoked by this very request: signing in again is not a renewal.
 	revokedHere bool
 }
@@ -136,12 +139,23 @@ func (r *request) put(e entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i := r.find(e.id); i >= 0 {
+		e.turn = r.sessions[i].turn + 1
 		r.sessions[i] = e
 		return
 	}
 	r.sessions = append(r.sessions, e)
 	if r.sessions[r.current].state != Active && e.state != None {
 		r.current = len(r.sessions) - 1
+	}
+}
+
+// putUnless stores e unless it was changed since the copy was taken: what a touch has
+// learned must not undo what the request, which may go on meanwhile, has done.
+func (r *request) putUnless(e entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := r.find(e.id); i >= 0 && r.sessions[i].turn == e.turn {
+		r.sessions[i] = e
 	}
 }
 
@@ -155,17 +169,17 @@ func (r *request) status() (entry, bool) {
 	return r.sessions[r.current], true
 }
 
-// predecessor returns the session that a new token for user renews: one of the
-// same user that this request has deleted, or else an anonymous one.
+// predecessor returns the session that a new token for user renews: the last one of
+// the same user that this request has deleted, or else an anonymous one.
 func (r *request) predecessor(user string) *entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var anonymous *entry
-	for _, e := range r.sessions {
+	for _, e := range slices.Backward(r.sessions) {
 		switch {
 		case e.pending && e.user == user:
 			return &e
-		case e.pending && e.user == "":
+		case e.pending && e.user == "" && anonymous == nil:
 			anonymous = &e
 		}
 	}
@@ -183,11 +197,12 @@ func (r *request) settle(id pgtype.UUID) {
 }
 
 // deleted records what Delete met.
-func (r *request) deleted(id pgtype.UUID, took row, ended bool, at time.Time) {
+func (r *request) deleted(id pgtype.UUID, took row, ended bool, at, created time.Time) {
 	e, known := r.entry(id)
 	if !known {
 		e = entry{id: id, user: took.user, stamp: took.stamp}
 	}
+	e.created = created
 	found := e.version // what base is compared by
 	e.stamp, e.at = took.stamp, time.Now()
 	e.version = found
@@ -220,6 +235,18 @@ func (r *request) revoked(user string, gone func(pgtype.UUID) bool) {
 	for i := range r.sessions {
 		if e := &r.sessions[i]; e.user == user && e.state == Active && gone(e.id) {
 			e.state, e.reason, e.revokedHere = Ended, Revoked, true
+		}
+	}
+}
+
+// forgot records that this request has removed what there was of user: what it signs in
+// from now on is new.
+func (r *request) forgot(user string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.sessions {
+		if r.sessions[i].user == user {
+			r.sessions[i].pending = false
 		}
 	}
 }
