@@ -2,10 +2,12 @@ package integration_test
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/scspg/scspg/pgstore"
 )
@@ -80,6 +82,33 @@ func TestMergeOfTwoRequests(t *testing.T) {
 			}
 			checkIndex(t, a.pool, a.store, "alice")
 		})
+	}
+}
+
+// A write on top of a later deadline does not bring the old expiry back.
+func TestMergeKeepsTheLaterDeadline(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a.sm.IdleTimeout, a.sm.Lifetime = 0, time.Hour
+	a.mux.HandleFunc("/remember", func(_ http.ResponseWriter, r *http.Request) {
+		a.sm.SetDeadline(r.Context(), time.Now().Add(48*time.Hour))
+	})
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	for _, after := range []string{"put", "renew"} {
+		other := a.browser(t)
+		other.setToken(b.token())
+		finish := b.hold("after", after)
+		other.must("/remember")
+		finish()
+		want := 47.0
+		if after == "renew" {
+			want = 0.9 // scs sets a new deadline then, and of two the earlier counts
+		}
+		left := query[float64](t, a.pool, `SELECT extract(epoch FROM expiry - now())::float8 / 3600 FROM scs_sessions WHERE id = $1`, pgstore.IDOf(b.token()))
+		if left < want {
+			t.Errorf("%s: %.1f hours left, want %.1f", after, left, want)
+		}
 	}
 }
 

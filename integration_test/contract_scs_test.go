@@ -144,6 +144,55 @@ func TestIterateChangesAndDestroysSessions(t *testing.T) {
 	checkIndex(t, a.pool, a.store, "alice", "bob")
 }
 
+// An operator's request changes the sessions of others: it is not who signs them in, it
+// does not continue them, and does not bring back what has gone.
+func TestIterateFromARequest(t *testing.T) {
+	t.Parallel()
+	bothWays(t, func(t *testing.T, tracked bool) {
+		a := newApp(t, migrated(t), pgstore.Config{UserLimit: 3}, tracked)
+		a.mux.HandleFunc("/notify", func(_ http.ResponseWriter, r *http.Request) {
+			if err := a.sm.Iterate(r.Context(), func(ctx context.Context) error {
+				switch {
+				case a.sm.GetString(ctx, "cart") != "":
+					mustExec(t, a.pool, `DELETE FROM scs_sessions WHERE user_id IS NULL`)
+				case a.sm.GetString(ctx, userKey) == "bob":
+					return a.sm.Destroy(ctx)
+				}
+				a.sm.Put(ctx, "notice", "hello")
+				_, _, err := a.sm.Commit(ctx)
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+			if err := a.store.SignIn(r.Context(), a.sm, "bob"); err != nil {
+				t.Error(err)
+			}
+		})
+		alice, bob, anonymous, operator := a.browser(t), a.browser(t), a.browser(t), a.browser(t)
+		alice.must("/login", "user", "alice")
+		bob.must("/login", "user", "bob")
+		anonymous.must("/put", "key", "cart", "value", "1")
+		mustExec(t, a.pool, `UPDATE scs_user_sessions SET user_agent = 'theirs', created_at = now() - interval '1 day'`)
+		before := a.store.Stat()
+		operator.must("/notify")
+		if list, err := a.store.Sessions(t.Context(), "alice"); err != nil || len(list) != 1 || list[0].UserAgent != "theirs" {
+			t.Errorf("alice: %+v, %v", list, err)
+		}
+		if list, err := a.store.Sessions(t.Context(), "bob"); err != nil || len(list) != 1 || time.Since(list[0].CreatedAt) > time.Hour {
+			t.Errorf("bob: %+v, %v", list, err)
+		}
+		if n := query[int](t, a.pool, `SELECT count(*) FROM scs_sessions WHERE user_id IS NULL`); n != 0 {
+			t.Errorf("%d anonymous sessions are back", n)
+		}
+		if n := a.store.Stat().SignIns() - before.SignIns(); n != 1 {
+			t.Errorf("%d sign-ins", n)
+		}
+		if got := alice.must("/me"); !strings.HasSuffix(got, "keys=notice,userID") {
+			t.Error(got)
+		}
+	})
+}
+
 func TestStandInsOpenNothing(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, migrated(t), pgstore.Config{}, true)

@@ -79,6 +79,31 @@ func TestListingFollowsTheSession(t *testing.T) {
 	})
 }
 
+// A session keeps its age when its user signs in elsewhere while it is being renewed.
+func TestRenewalKeepsTheAgeBesideAnotherSignIn(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int{0, 3} {
+		bothWays(t, func(t *testing.T, tracked bool) {
+			a := newApp(t, migrated(t), pgstore.Config{UserLimit: limit}, tracked)
+			b := a.browser(t)
+			b.must("/login", "user", "alice")
+			mustExec(t, a.pool, `UPDATE scs_user_sessions SET created_at = now() - interval '5 days'`)
+			finish := b.hold("before", "renew")
+			a.browser(t).must("/login", "user", "alice")
+			finish()
+			list, err := a.store.Sessions(t.Context(), "alice")
+			if err != nil || len(list) != 2 {
+				t.Fatalf("limit %d: %+v, %v", limit, list, err)
+			}
+			for _, s := range list {
+				if old := time.Since(s.CreatedAt) > 24*time.Hour; old != (s.ID == pgstore.IDOf(b.token())) {
+					t.Errorf("limit %d: %s was created at %v", limit, s.ID, s.CreatedAt)
+				}
+			}
+		})
+	}
+}
+
 func TestListingBesideReplacementsShowsExactlyOne(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1}, true)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -128,6 +129,27 @@ func TestBehindPgBouncerInTransactionMode(t *testing.T) {
 		if err != nil || r.Rows() != int64(before) || before == 0 || r.Left != 0 {
 			t.Errorf("%v: %+v of %d, %v", mode, r, before, err)
 		}
+	}
+}
+
+// Many instances start at once, and the pooler has fewer connections than they are.
+func TestMigrateFromManyProcessesBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	dsn, schema := startPgBouncer(t), newSchema(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 20 {
+		pool := newPoolOn(t, dsn, "", execMode(pgx.QueryExecModeExec))
+		wg.Go(func() {
+			if err := migrations.Up(ctx, pool, migrations.Schema(schema)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := query[int](t, adminPool(t), `SELECT count(*) FROM `+schema+`.`+migrations.VersionTable+` WHERE version_id = 1`); n != 1 {
+		t.Errorf("the migration was applied %d times", n)
 	}
 }
 

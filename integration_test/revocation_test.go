@@ -165,6 +165,47 @@ func TestRevokeIsOfTheUsersOwnOnly(t *testing.T) {
 	}
 }
 
+// The account is deleted by a request of its own, which signs itself out first; another
+// session has timed out, and not been swept.
+func TestForgetFromTheUsersOwnRequest(t *testing.T) {
+	t.Parallel()
+	for _, signOut := range []string{"before", "after", "never"} {
+		t.Run("signed out "+signOut, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, tracked bool) {
+				a := newApp(t, migrated(t), pgstore.Config{}, tracked)
+				a.mux.HandleFunc("/delete-account", func(_ http.ResponseWriter, r *http.Request) {
+					step := func(when string) {
+						if signOut != when {
+							return
+						}
+						if err := a.sm.Destroy(r.Context()); err != nil {
+							t.Error(err)
+						}
+					}
+					step("before")
+					if _, err := a.store.Forget(r.Context(), "alice"); err != nil {
+						t.Error(err)
+					}
+					step("after")
+				})
+				b, lapsed := a.browser(t), a.browser(t)
+				lapsed.must("/login", "user", "alice")
+				mustExec(t, a.pool, `UPDATE scs_sessions SET expiry = now() - interval '10 minutes'`)
+				b.must("/login", "user", "alice")
+				b.must("/delete-account")
+				for _, what := range []string{
+					`SELECT count(*) FROM scs_sessions WHERE user_id IS NOT NULL`, `SELECT count(*) FROM scs_sessions WHERE data <> ''`,
+					`SELECT count(*) FROM scs_user_sessions`, `SELECT count(*) FROM scs_users`,
+				} {
+					if n := query[int](t, a.pool, what); n != 0 {
+						t.Errorf("%s: %d", what, n)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestForgetLeavesNothingOfTheUser(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, migrated(t), pgstore.Config{}, true)

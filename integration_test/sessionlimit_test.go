@@ -198,6 +198,66 @@ func TestSlowRequestAtLimitOne(t *testing.T) {
 	})
 }
 
+// A write that began in time may wait for its row until the session has timed out, and
+// then finds it alive all the same. What was decided meanwhile must hold.
+func TestWriteThatWaitsAcrossATimeout(t *testing.T) {
+	t.Parallel()
+	for name, decide := range map[string]func(*testing.T, *app) (want int){
+		"sign-in": func(t *testing.T, a *app) int {
+			a.browser(t).must("/login", "user", "alice")
+			return 1
+		},
+		"revoke all": func(t *testing.T, a *app) int {
+			if n, err := a.store.RevokeAll(t.Context(), "alice"); n > 1 || err != nil {
+				t.Errorf("%d, %v", n, err)
+			}
+			return 0
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bothWays(t, func(t *testing.T, tracked bool) {
+				schema := newSchema(t)
+				observer := newPool(t, schema)
+				migrate(t, observer)
+				pool := newPool(t, schema, param("application_name", schema))
+				a := newApp(t, pool, pgstore.Config{UserLimit: 1, Timeout: time.Minute}, tracked)
+				waiting := func() int {
+					return query[int](t, observer, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = $1`, schema)
+				}
+				first := a.browser(t)
+				first.must("/login", "user", "alice")
+				mustExec(t, observer, `UPDATE scs_sessions SET expiry = now() + interval '2 seconds'`)
+				tx, err := observer.Begin(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+				if _, err := tx.Exec(t.Context(), `SELECT FROM scs_sessions FOR UPDATE`); err != nil {
+					t.Fatal(err)
+				}
+				var wg sync.WaitGroup
+				wg.Go(func() { first.must("/put", "key", "late", "value", "yes") })
+				eventually(t, "the write waits", func() bool { return waiting() == 1 })
+				eventually(t, "the session times out", func() bool {
+					return query[bool](t, observer, `SELECT expiry <= now() FROM scs_sessions`)
+				})
+				var want int
+				wg.Go(func() { want = decide(t, a) })
+				eventually(t, "so does the other", func() bool { return waiting() == 2 })
+				if err := tx.Rollback(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				wg.Wait()
+				if n := live(t, observer, "alice"); n != want || first.user() != "" {
+					t.Errorf("%d live sessions, want %d; the first is %q's", n, want, first.user())
+				}
+				checkIndex(t, observer, a.store, "alice")
+			})
+		})
+	}
+}
+
 func TestRefusedSignInAnswersForItself(t *testing.T) {
 	t.Parallel()
 	bothWays(t, func(t *testing.T, tracked bool) {
@@ -217,6 +277,28 @@ func TestRefusedSignInAnswersForItself(t *testing.T) {
 			t.Error("the renewal lost the session")
 		}
 	})
+}
+
+// A session that signs nobody in, because its data is damaged, keeps nobody out.
+func TestDamagedSessionsDoNotCountAgainstASignIn(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]string{"cut short": `'\x0001ff'`, "no frame": `'x'`, "empty": `''`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, migrated(t), pgstore.Config{UserLimit: 2, LimitPolicy: pgstore.Reject}, true)
+			bad, good := a.browser(t), a.browser(t)
+			bad.must("/login", "user", "alice")
+			mustExec(t, a.pool, `UPDATE scs_sessions SET data = `+damage)
+			good.must("/login", "user", "alice")
+			bad.must("/login", "user", "alice")
+			if status, body := a.browser(t).get("/login", "user", "alice"); status != http.StatusConflict || body != pgstore.ErrUserLimit.Error() {
+				t.Errorf("%d %s", status, body)
+			}
+			if n := live(t, a.pool, "alice"); n != 2 || good.user() != "alice" || bad.user() != "alice" {
+				t.Errorf("%d live sessions", n)
+			}
+		})
+	}
 }
 
 func TestLimitNeedsACodecThatKnowsTheUser(t *testing.T) {

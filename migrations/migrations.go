@@ -66,9 +66,9 @@ type Migration struct {
 // missing it costs two small queries and takes no lock.
 //
 // Any number of processes may call it at once: one applies, under an advisory lock
-// that ends with its transaction, and the others wait for it. The wait ends with
-// ctx; give it a deadline. While it works it uses one connection of the pool and
-// one of its own.
+// that ends with its transaction, and the others wait for it, without a connection.
+// The wait ends with ctx; give it a deadline. The one that works uses one connection
+// of the pool and one of its own, so a pooler in between needs two to give.
 //
 // The role needs USAGE and CREATE on the schema.
 func Up(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {

@@ -1,10 +1,12 @@
 package migrations
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,28 +37,56 @@ const (
 
 	// The lock and what it guards are of one schema. It goes with the transaction,
 	// and so with the process: no lease to renew, nothing left behind by a crash,
-	// and any pooler will do.
-	sqlLock = `SELECT pg_advisory_xact_lock(hashtextextended('scspg migrations ' || coalesce($1::text, current_schema()), 0))`
+	// and any pooler will do. It is not waited for in the database: the connections of
+	// those who wait might be all that a pooler has, and the holder needs another. Where
+	// there is no schema, there is nothing to lock, and what follows will say so.
+	sqlTryLock = `SELECT coalesce(pg_try_advisory_xact_lock(
+		hashtextextended('scspg migrations ' || coalesce($1::text, current_schema()), 0)), true)`
 
-	// The wait for it is bounded by the caller's context, not by the role's settings.
-	sqlPatient = `SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true),
-		set_config('idle_in_transaction_session_timeout', '0', true)`
+	// It is held for as long as the migrations take, whatever the role's settings are.
+	sqlPatient = `SELECT set_config('idle_in_transaction_session_timeout', '0', true)`
 )
 
+// lockPause is about how long passes between two attempts at the lock.
+const lockPause = 100 * time.Millisecond
+
 // locked runs f while this process is the only one that migrates the schema.
-func (m *migrator) locked(ctx context.Context, f func(context.Context, *goose.Provider) error) (err error) {
+func (m *migrator) locked(ctx context.Context, f func(context.Context, *goose.Provider) error) error {
+	for {
+		tx, err := m.tryLock(ctx)
+		if err != nil {
+			return err
+		}
+		if tx != nil {
+			defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it only held the lock
+			return m.withProvider(ctx, f)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for another process that migrates: %w", context.Cause(ctx))
+		case <-time.After(lockPause/2 + rand.N(lockPause)):
+		}
+	}
+}
+
+// tryLock returns the transaction that holds the lock, or nil where another has it.
+func (m *migrator) tryLock(ctx context.Context) (_ pgx.Tx, err error) {
 	tx, err := m.pool.Begin(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it only held the lock
-	if _, err := tx.Exec(ctx, sqlPatient); err != nil {
-		return err
+	var ours bool
+	if _, err = tx.Exec(ctx, sqlPatient); err == nil {
+		err = tx.QueryRow(ctx, sqlTryLock, m.schemaArg()).Scan(&ours)
 	}
-	if _, err := tx.Exec(ctx, sqlLock, m.schemaArg()); err != nil {
-		return err
+	if ours {
+		return tx, nil
 	}
+	rollbackErr := tx.Rollback(context.WithoutCancel(ctx))
+	return nil, cmp.Or(err, rollbackErr)
+}
 
+func (m *migrator) withProvider(ctx context.Context, f func(context.Context, *goose.Provider) error) (err error) {
 	// Not from the pool: with one connection, goose would wait for ours.
 	var opts []stdlib.OptionOpenDB
 	config := m.pool.Config()
