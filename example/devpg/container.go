@@ -28,6 +28,9 @@ func Container(opts ...Option) Source {
 }
 
 func startContainer(ctx context.Context, o options) (_ *Server, err error) {
+	if err := checkEngine(ctx); err != nil {
+		return nil, err
+	}
 	const ryuk = "TESTCONTAINERS_RYUK_DISABLED"
 	if _, set := os.LookupEnv(ryuk); !set {
 		if err := os.Setenv(ryuk, "true"); err != nil {

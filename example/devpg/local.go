@@ -119,16 +119,19 @@ func (c *cluster) start(ctx context.Context) error {
 		return err
 	}
 	gone := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // how it ended is in its log
-		close(gone)
-	}()
+	go await(cmd, gone)
 	c.cmd, c.gone = cmd, gone
 	if err := awaitReady(ctx, c.dsn(), gone); err != nil {
 		text, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("%w: %s", err, lastLines(string(text)))
 	}
 	return nil
+}
+
+// await closes gone when cmd has ended. How it ended is in its log.
+func await(cmd *exec.Cmd, gone chan<- struct{}) {
+	_ = cmd.Wait()
+	close(gone)
 }
 
 // kill ends the server at once, without a checkpoint.
