@@ -52,7 +52,7 @@ deps-check: ## the root module stays lean, and pgstore and cleanup free of goose
 	done
 
 bench: ## ours beside pgxstore, postgresstore, Redis and memory, as Markdown tables and plots (QUICK=1: a minute)
-	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench -plots bin $(if $(QUICK),-quick) $(ARGS)
+	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench $(if $(QUICK),-quick -plots bin,-plots docs) $(ARGS)
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for f in $$(grep -ho 'func Fuzz[A-Za-z]*' pgstore/*_test.go | cut -d' ' -f2); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./pgstore; done

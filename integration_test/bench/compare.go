@@ -50,7 +50,6 @@ func (b *bench) rolling(ctx context.Context) error {
 	makers := b.withRedis([]maker{
 		plotted(b.raw), b.floor,
 		plotted(b.ours("**scspg**, no touch due", untouched)),
-		b.ours("**scspg**, a touch a minute (the default)", pgstore.Config{UserLimit: limit}),
 		b.ours("**scspg**, every request touches", pgstore.Config{UserLimit: limit, TouchAfter: 1}),
 		plotted(b.pgxstore), b.postgresstore,
 	})

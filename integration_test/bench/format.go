@@ -28,6 +28,8 @@ func median[T cmp.Ordered](ms []measurement, of func(measurement) T) T {
 // thousands prints a rate with three significant digits at most.
 func thousands(v float64) string {
 	switch n := int(v); {
+	case n >= 1_000_000:
+		return fmt.Sprintf("%d,%03d,000", n/1_000_000, n/1000%1000)
 	case n >= 10_000:
 		return fmt.Sprintf("%d,%03d", n/1000, n/100%10*100)
 	case n >= 1000:

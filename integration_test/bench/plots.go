@@ -124,6 +124,6 @@ func (b *bench) save(p *plot.Plot, peers []*peer, lines []plotter.XYs, name stri
 	if err := p.Save(16*vg.Centimeter, 9*vg.Centimeter, path); err != nil {
 		return err
 	}
-	fmt.Printf("\n![%s](%s)\n", p.Title.Text, name)
+	fmt.Printf("\n![%s](%s)\n", p.Title.Text, filepath.ToSlash(path))
 	return nil
 }
