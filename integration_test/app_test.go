@@ -89,6 +89,14 @@ func (a *app) routes() {
 		a.sm.Put(r.Context(), r.FormValue("key"), r.FormValue("value"))
 		return nil
 	})
+	// poll does not extend the session, and may put something all the same.
+	handle("/poll", func(_ http.ResponseWriter, r *http.Request) error {
+		pgstore.NoTouch(r.Context())
+		if value := r.FormValue("put"); value != "" {
+			a.sm.Put(r.Context(), "polled", value)
+		}
+		return nil
+	})
 	handle("/remove", func(w http.ResponseWriter, r *http.Request) error {
 		a.sm.Remove(r.Context(), r.FormValue("key"))
 		return nil

@@ -130,6 +130,7 @@ func TestPlansAtAMillionSessions(t *testing.T) {
 		b.must("/login", "user", "user300000")
 		b.must("/me")
 		b.must("/put", "key", "k", "value", "w")
+		b.must("/poll", "put", "x")
 		finish := b.hold("after", "put")
 		other := a.browser(t)
 		other.setToken(b.token())

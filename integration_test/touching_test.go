@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"net/http"
 	"testing"
 	"time"
 
@@ -103,12 +102,6 @@ func TestTouchNeverMovesExpiryBack(t *testing.T) {
 func TestNoTouch(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, migrated(t), pgstore.Config{}, true)
-	a.mux.HandleFunc("/poll", func(_ http.ResponseWriter, r *http.Request) {
-		pgstore.NoTouch(r.Context())
-		if r.FormValue("put") != "" {
-			a.sm.Put(r.Context(), "polled", r.FormValue("put"))
-		}
-	})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
 	age(t, a.pool, "20 minutes")
