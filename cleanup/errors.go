@@ -29,6 +29,8 @@ const (
 	codeDeadlock        = "40P01"
 	codeUndefinedTable  = "42P01"
 	codeUndefinedColumn = "42703"
+	codeNoStatement     = "26000"
+	codeStatementExists = "42P05"
 )
 
 func code(err error) string {
@@ -45,11 +47,14 @@ func isConflict(err error) bool {
 	return c == codeDeadlock || c == codeSerialization
 }
 
+// opDelete is the operation that deletes.
+const opDelete = "delete sessions"
+
 // explain says what failed and what to do about it. The cause stays for errors.Is
 // and errors.As.
 func explain(ctx context.Context, op string, o *Options, err error) error {
-	if errors.Is(err, ErrReadOnly) {
-		return err
+	if e := ended(ctx); e != nil && !errors.Is(err, ctx.Err()) {
+		err = fmt.Errorf("%w: %w", e, err)
 	}
 	switch code(err) {
 	case codeUndefinedTable, codeUndefinedColumn:
@@ -60,10 +65,16 @@ func explain(ctx context.Context, op string, o *Options, err error) error {
 		return fmt.Errorf("cleanup: %s: the database role lacks a privilege on the session tables: %w", op, err)
 	case codeLockNotAvail:
 		return fmt.Errorf("cleanup: %s: a lock was not granted within Options.LockTimeout (%v): %w", op, o.LockTimeout, err)
+	case codeNoStatement, codeStatementExists:
+		return fmt.Errorf("cleanup: %s: a pooler between us and the server does not keep prepared statements: "+
+			"set default_query_exec_mode=exec in the DSN: %w", op, err)
 	case codeQueryCanceled:
+		hint := ""
+		if op == opDelete {
+			hint = "try a smaller Options.Batch: "
+		}
 		if ctx.Err() == nil {
-			return fmt.Errorf("cleanup: %s: not done within Options.StatementTimeout (%v): "+
-				"try a smaller Options.Batch: %w", op, o.StatementTimeout, err)
+			return fmt.Errorf("cleanup: %s: not done within Options.StatementTimeout (%v): %s%w", op, o.StatementTimeout, hint, err)
 		}
 	}
 	return fmt.Errorf("cleanup: %s: %w", op, err)

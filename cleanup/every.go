@@ -12,8 +12,9 @@ import (
 // Every sweeps again and again, with interval between the end of a sweep and the
 // beginning of the next, more or less a tenth of it at random, so that the instances
 // of an app do not sweep in step. It begins at once. A sweep that fails is logged, and
-// the next one tries again. Every returns ctx's error once ctx has ended, or at once
-// an error that names what is wrong with its arguments. It starts no goroutine.
+// the next one tries again. Every returns an error that matches ctx.Err(), and its
+// cause, once ctx has ended; nil once Options.Stop is closed; or at once an error that
+// names what is wrong with its arguments. It starts no goroutine.
 func Every(ctx context.Context, pool *pgxpool.Pool, interval time.Duration, o Options) error {
 	if interval <= 0 {
 		return fmt.Errorf("cleanup: the interval is %v: it must be positive", interval)
@@ -26,7 +27,7 @@ func Every(ctx context.Context, pool *pgxpool.Pool, interval time.Duration, o Op
 		result, err := Sweep(ctx, pool, o)
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return ended(ctx)
 		case err != nil:
 			o.Logger.ErrorContext(ctx, "cleanup: a sweep failed", "error", err, "result", result)
 		default:
@@ -36,7 +37,10 @@ func Every(ctx context.Context, pool *pgxpool.Pool, interval time.Duration, o Op
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return context.Cause(ctx)
+			return ended(ctx)
+		case <-o.Stop:
+			timer.Stop()
+			return nil
 		case <-timer.C:
 		}
 	}

@@ -7,60 +7,32 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// listBatches is how many batches are listed at a time: some tens of milliseconds'
-// reading, and a few megabytes.
-const listBatches = 100
-
 // maxTries bounds how often a batch is tried that crosses a sign-in, which too deletes
 // rows of the user index.
 const maxTries = 4
 
 // sweepByPlace deletes by the place of a row in its table, the fastest way there is.
 func (s *sweep) sweepByPlace(ctx context.Context) error {
-	for {
-		places, last, err := s.list(ctx, s.Batch*listBatches)
-		if err != nil || len(places) == 0 {
+	hour, place := longAgo, "(0,0)" // after which to go on
+	list := func(ctx context.Context, n int) (places []string, err error) {
+		b := s.begin()
+		b.Queue(sqlByIndex)
+		b.Queue(s.sql.list, s.graceMicros(), hour, place, n).Query(func(rows pgx.Rows) error {
+			_, err := pgx.ForEachRow(rows, []any{&place, &hour}, func() error {
+				places = append(places, place)
+				return nil
+			})
 			return err
-		}
-		full := len(places) == s.Batch*listBatches
-		before := s.Rows()
-		for len(places) > 0 {
-			n, err := s.next(ctx, min(s.Batch, len(places)))
-			if err != nil {
-				return err
-			}
-			err = s.deletePlaces(ctx, places[:n])
-			for tries := 1; isConflict(err) && tries < maxTries; tries++ {
-				err = s.deletePlaces(ctx, places[:n])
-			}
-			if err != nil {
-				return err
-			}
-			places = places[n:]
-		}
-		if !full {
-			return nil
-		}
-		s.from = last
-		if s.Rows() == before {
-			// All of them are locked, or somebody else's work: past that hour.
-			s.from = last.Add(time.Hour)
-		}
-	}
-}
-
-// list returns the places of rows that are due, and the hour of the last of them.
-func (s *sweep) list(ctx context.Context, n int) (places []string, last time.Time, err error) {
-	b := s.begin()
-	b.Queue(s.sql.list, s.graceMicros(), s.from, n).Query(func(rows pgx.Rows) error {
-		var place string
-		_, err := pgx.ForEachRow(rows, []any{&place, &last}, func() error {
-			places = append(places, place)
-			return nil
 		})
+		return places, s.send(ctx, b)
+	}
+	return inBatches(ctx, s, list, func(ctx context.Context, places []string) error {
+		err := s.deletePlaces(ctx, places)
+		for tries := 1; isConflict(err) && tries < maxTries; tries++ {
+			err = s.deletePlaces(ctx, places)
+		}
 		return err
 	})
-	return places, last, s.send(ctx, b)
 }
 
 func (s *sweep) deletePlaces(ctx context.Context, places []string) error {

@@ -19,7 +19,7 @@ type Report struct {
 // Due counts sessions of one kind that expired on one day.
 type Due struct {
 	Kind string    `json:"kind"` // "expired", or why the session had ended
-	Day  time.Time `json:"day"`  // in UTC
+	Day  time.Time `json:"day"`  // in UTC; what expired before 1970 counts as 1970
 	Rows int64     `json:"rows"`
 }
 
@@ -32,10 +32,14 @@ type Relation struct {
 	// take up space until a vacuum, and their space is then used again.
 	Live int64 `json:"live"`
 	Dead int64 `json:"dead"`
+	// Bloat estimates from the statistics how many of Bytes the live rows do not need:
+	// some of it is normal, as pages are not full. It is nil where there are no
+	// statistics, or where the role may not read the columns that they are of.
+	Bloat *int64 `json:"bloat_bytes,omitempty"`
 }
 
-// Inspect reads what a sweep with these options would delete, and how large the
-// tables are. It changes nothing, and works on a standby.
+// Inspect reads what a sweep with these options would delete, how large the tables
+// and indexes are, and about how much of that is bloat. It changes nothing, and works on a standby.
 func Inspect(ctx context.Context, pool *pgxpool.Pool, o Options) (Report, error) {
 	o, err := o.withDefaults()
 	if err != nil {

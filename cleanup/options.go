@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 )
@@ -22,6 +23,9 @@ const (
 
 	// MaxBatch is the largest Options.Batch.
 	MaxBatch = 100_000
+
+	// MaxTimeout is the largest timeout that PostgreSQL has.
+	MaxTimeout = math.MaxInt32 * time.Millisecond
 
 	maxSchemaBytes = 63 // NAMEDATALEN - 1 of PostgreSQL
 )
@@ -44,7 +48,8 @@ type Options struct {
 	// Default (0): DefaultGrace. For none, use time.Nanosecond.
 	Grace time.Duration
 
-	// MaxDuration ends the sweep after the batch that exceeds it. Default (0): none.
+	// MaxDuration ends the sweep after the batch that exceeds it, and cuts a pause
+	// short. Default (0): none.
 	MaxDuration time.Duration
 
 	// MaxRows is how many sessions the sweep deletes at most. Default (0): any
@@ -56,13 +61,14 @@ type Options struct {
 	// signal.NotifyContext, for instance. Default (nil): never.
 	Stop <-chan struct{}
 
-	// StatementTimeout is PostgreSQL's statement_timeout for each statement.
-	// Default (0): DefaultStatementTimeout.
+	// StatementTimeout is PostgreSQL's statement_timeout for each statement, in whole
+	// milliseconds, up to MaxTimeout. Default (0): DefaultStatementTimeout.
 	StatementTimeout time.Duration
 
-	// LockTimeout is PostgreSQL's lock_timeout. Rows that are locked are skipped
-	// without waiting; only a lock on a whole table is waited for. On Citus, where
-	// rows cannot be skipped, it is also the wait for a row.
+	// LockTimeout is PostgreSQL's lock_timeout, in whole milliseconds, up to MaxTimeout.
+	// Rows that are locked are skipped without waiting; only a lock on a whole table is
+	// waited for. On Citus, where rows cannot be skipped, it is also the wait for a row,
+	// for the first batches that meet one; later ones wait for a hundredth of it.
 	// Default (0): DefaultLockTimeout.
 	LockTimeout time.Duration
 
@@ -91,6 +97,14 @@ func (o Options) withDefaults() (Options, error) {
 	} {
 		if f.value < 0 {
 			return o, fmt.Errorf("cleanup: Options.%s is %v: it must not be negative", f.name, f.value)
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"StatementTimeout", o.StatementTimeout}, {"LockTimeout", o.LockTimeout}} {
+		if f.value > MaxTimeout {
+			return o, fmt.Errorf("cleanup: Options.%s is %v: PostgreSQL allows at most %v", f.name, f.value, MaxTimeout)
 		}
 	}
 	switch {

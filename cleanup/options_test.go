@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -13,16 +14,18 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for want, o := range map[string]Options{
-		"Options.Batch is -1":             {Batch: -1},
-		"Options.Batch is 100001":         {Batch: 100_001},
-		"Options.Pause is -1ns":           {Pause: -1},
-		"Options.Grace is -1h0m0s":        {Grace: -time.Hour},
-		"Options.MaxDuration is -1ns":     {MaxDuration: -1},
-		"Options.MaxRows is -1":           {MaxRows: -1},
-		"Options.StatementTimeout is -1s": {StatementTimeout: -time.Second},
-		"Options.LockTimeout is -1s":      {LockTimeout: -time.Second},
-		"Options.Schema has 64 bytes":     {Schema: strings.Repeat("s", 64)},
-		"Options.Schema contains a NUL":   {Schema: "a\x00b"},
+		"Options.Batch is -1":                                           {Batch: -1},
+		"Options.Batch is 100001":                                       {Batch: 100_001},
+		"Options.Pause is -1ns":                                         {Pause: -1},
+		"Options.Grace is -1h0m0s":                                      {Grace: -time.Hour},
+		"Options.MaxDuration is -1ns":                                   {MaxDuration: -1},
+		"Options.MaxRows is -1":                                         {MaxRows: -1},
+		"Options.StatementTimeout is -1s":                               {StatementTimeout: -time.Second},
+		"Options.LockTimeout is -1s":                                    {LockTimeout: -time.Second},
+		"Options.StatementTimeout is 596h31m23.648s: PostgreSQL allows": {StatementTimeout: MaxTimeout + time.Millisecond},
+		"Options.LockTimeout is 2562047h47m16.854775807s: PostgreSQL":   {LockTimeout: math.MaxInt64},
+		"Options.Schema has 64 bytes":                                   {Schema: strings.Repeat("s", 64)},
+		"Options.Schema contains a NUL":                                 {Schema: "a\x00b"},
 	} {
 		if _, err := o.withDefaults(); err == nil || !strings.HasPrefix(err.Error(), "cleanup: "+want) {
 			t.Errorf("%s: %v", want, err)
@@ -38,7 +41,7 @@ func TestOptions(t *testing.T) {
 
 func TestSchemasAreQuoted(t *testing.T) {
 	s := newStatements(`a"b`)
-	for _, sql := range []string{s.list, s.delete, s.listIDs, s.deleteIDs, s.left, s.dryRun, s.byAge, s.probe} {
+	for _, sql := range []string{s.list, s.delete, s.listIDs, s.deleteIDs, s.left, s.dryRun, s.byAge, s.probes[0], s.deleteProbes[0]} {
 		if !strings.Contains(sql, `"a""b"."scs_sessions"`) || strings.Contains(sql, "{") {
 			t.Errorf("%s", sql)
 		}
@@ -64,6 +67,18 @@ func TestPlacesAsAnArray(t *testing.T) {
 	}
 	if got := arrayOf(nil); got != "{}" {
 		t.Error(got)
+	}
+}
+
+// The first ones wait as long as they were told; those after them would make it hours.
+func TestWaitsForLocksBecomeShort(t *testing.T) {
+	s := &sweep{Options: Options{StatementTimeout: time.Minute, LockTimeout: 5 * time.Second}}
+	if got := s.settings(); got[0] != "60000" || got[1] != "5000" {
+		t.Errorf("%v", got)
+	}
+	s.hasty = true
+	if got := s.settings(); got[0] != "60000" || got[1] != "50" {
+		t.Errorf("%v", got)
 	}
 }
 

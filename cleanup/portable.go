@@ -3,54 +3,77 @@ package cleanup
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// maxSkipped bounds the batches that a portable sweep passes over: each listing has
-// to name their sessions.
-const maxSkipped = 10
+const (
+	// patientBatches is how many batches of a portable sweep wait for locked rows as long as
+	// LockTimeout says. The others wait for a hundredth of it, or a sweep that meets
+	// many would take hours.
+	patientBatches = 5
+	hasteShare     = 100
+)
+
+// row is a session that is due.
+type row struct {
+	id   pgtype.UUID
+	hour pgtype.Timestamptz
+}
 
 // sweepPortably deletes by id. Tables that are distributed over servers allow
 // neither to delete by place nor to skip locked rows: a batch that meets a lock is
 // passed over as a whole, once LockTimeout has passed.
 func (s *sweep) sweepPortably(ctx context.Context) error {
-	skipped := []pgtype.UUID{} // not nil, which would be NULL
-	for passed := 0; ; {
-		n, err := s.next(ctx, s.Batch)
-		if err != nil {
+	hour := longAgo  // to go on with
+	var passed []row // over, in that hour and before
+	met := 0         // batches that met locks
+	before := int64(-1)
+	list := func(ctx context.Context, n int) (list []row, err error) {
+		progress := s.Rows() + int64(met)
+		if progress == before {
+			return nil, nil // something else keeps them, a trigger for instance, and would for ever
+		}
+		before = progress
+		// Within the hour they come first again: they are older, or further in front.
+		passed = slices.DeleteFunc(passed, func(r row) bool { return !sameTime(r.hour, hour) })
+		b := s.begin()
+		b.Queue(sqlByIndex)
+		b.Queue(s.sql.listIDs, s.graceMicros(), hour, n, len(passed)).Query(func(rows pgx.Rows) error {
+			list, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (row row, err error) {
+				return row, r.Scan(&row.id, &row.hour)
+			})
 			return err
+		})
+		if err := s.send(ctx, b); err != nil {
+			return nil, err
 		}
-		ids, err := s.listIDs(ctx, skipped, n)
-		if err != nil || len(ids) == 0 {
-			return err
+		if len(list) > 0 {
+			hour = list[len(list)-1].hour
 		}
-		err = s.deleteIDs(ctx, ids)
-		if code(err) == codeLockNotAvail || isConflict(err) {
-			skipped = append(skipped, ids...)
-			if passed++; passed < maxSkipped {
-				continue
-			}
-			return fmt.Errorf("%d batches met locked rows: %w", passed, err)
-		}
-		if err != nil {
-			return err
-		}
+		return list, nil
 	}
-}
-
-func (s *sweep) listIDs(ctx context.Context, skipped []pgtype.UUID, n int) (ids []pgtype.UUID, err error) {
-	b := s.begin()
-	b.Queue(s.sql.listIDs, s.graceMicros(), s.from, skipped, n).Query(func(rows pgx.Rows) error {
-		ids, err = pgx.CollectRows(rows, pgx.RowTo[pgtype.UUID])
-		return err
+	return inBatches(ctx, s, list, func(ctx context.Context, rows []row) error {
+		s.hasty = met >= patientBatches
+		defer func() { s.hasty = false }()
+		err := s.deleteIDs(ctx, rows)
+		if code(err) != codeLockNotAvail && !isConflict(err) {
+			return err
+		}
+		met++
+		passed = append(passed, rows...)
+		return nil
 	})
-	return ids, s.send(ctx, b)
 }
 
-func (s *sweep) deleteIDs(ctx context.Context, ids []pgtype.UUID) error {
+func (s *sweep) deleteIDs(ctx context.Context, due []row) error {
+	ids := make([]pgtype.UUID, len(due))
+	for i, r := range due {
+		ids[i] = r.id
+	}
 	var gone Result
 	start := time.Now()
 	if err := s.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {

@@ -22,14 +22,18 @@ type Result struct {
 	// MaxLeft: beyond the budget, locked by somebody, or due since the sweep began.
 	Left int64
 	// OldestLeft is the hour in which the oldest of them expired; zero if there is none.
+	// Hours before 1970 are given as 1970.
 	OldestLeft time.Time
+	// Counted says that the sweep got as far as counting them: without it, Left and
+	// OldestLeft say nothing.
+	Counted bool
 	// OutOfBudget says that MaxRows, MaxDuration or Stop ended the sweep, which may be
 	// just when nothing was left.
 	OutOfBudget bool
 }
 
-// MaxLeft is how far Result.Left counts.
-const MaxLeft = 1_000_000
+// MaxLeft is how far Result.Left counts: this many, or more, are left.
+const MaxLeft = 100_000
 
 // Rows is the number of sessions deleted.
 func (r Result) Rows() int64 { return r.Expired + r.SignedOut + r.Revoked + r.Evicted + r.Renewed }
@@ -50,9 +54,12 @@ func (r Result) LogValue() slog.Value {
 		slog.Int64("rows", r.Rows()), slog.Int64("expired", r.Expired), slog.Int64("signed_out", r.SignedOut),
 		slog.Int64("revoked", r.Revoked), slog.Int64("evicted", r.Evicted), slog.Int64("renewed", r.Renewed),
 		slog.Int64("user_rows", r.UserRows), slog.Int64("batches", r.Batches),
-		slog.Duration("duration", r.Duration), slog.Duration("longest", r.Longest), slog.Int64("left", r.Left),
+		slog.Duration("duration", r.Duration), slog.Duration("longest", r.Longest),
 	}
-	if !r.OldestLeft.IsZero() {
+	if r.Counted {
+		attrs = append(attrs, slog.Int64("left", r.Left))
+	}
+	if r.Counted && !r.OldestLeft.IsZero() {
 		attrs = append(attrs, slog.Time("oldest_left", r.OldestLeft))
 	}
 	if r.OutOfBudget {

@@ -18,7 +18,7 @@ import (
 // time, and is safe to call from anywhere at once.
 //
 // When ctx ends, the batch in hand is rolled back, and Sweep returns the result so
-// far with ctx's error. Errors match ErrNotMigrated and ErrReadOnly where these are
+// far with an error that matches ctx.Err(), and its cause. Errors match ErrNotMigrated and ErrReadOnly where these are
 // the cause.
 func Sweep(ctx context.Context, pool *pgxpool.Pool, o Options) (Result, error) {
 	o, err := o.withDefaults()
@@ -40,9 +40,8 @@ type sweep struct {
 	started time.Time
 
 	portable bool
+	hasty    bool // waits for locks no longer than hasteShare of LockTimeout
 	tempo
-	// from is the hour to go on with: everything before it is done.
-	from time.Time
 }
 
 func (s *sweep) run(ctx context.Context) error {
@@ -59,7 +58,7 @@ func (s *sweep) run(ctx context.Context) error {
 		err = s.sweepByPlace(ctx)
 	}
 	if err != nil && !errors.Is(err, errBudget) {
-		return explain(ctx, "delete sessions", &s.Options, err)
+		return explain(ctx, opDelete, &s.Options, err)
 	}
 	s.OutOfBudget = err != nil
 	return s.countLeft(ctx)
@@ -75,58 +74,25 @@ func (s *sweep) preflight(ctx context.Context) error {
 }
 
 func (s *sweep) look(ctx context.Context, tx pgx.Tx) error {
-	var citus, readOnly bool
+	var citus bool
 	b := &pgx.Batch{}
-	b.Queue(sqlPreflight).QueryRow(func(r pgx.Row) error { return r.Scan(&citus, &readOnly) })
-	b.Queue(s.sql.probe)
-	b.Queue(s.sql.probeUser)
-	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+	b.Queue(sqlCitus).QueryRow(func(r pgx.Row) error { return r.Scan(&citus) })
+	for _, probe := range s.sql.probes {
+		b.Queue(probe)
+	}
+	if !s.DryRun { // which works on a standby
+		for _, probe := range s.sql.deleteProbes {
+			b.Queue(probe)
+		}
+	}
+	if err := tx.SendBatch(ctx, b).Close(); err != nil || !citus {
 		return err
-	}
-	if readOnly && !s.DryRun {
-		return ErrReadOnly
-	}
-	if !citus {
-		return nil
 	}
 	return tx.QueryRow(ctx, sqlDistributed, s.sql.sessions).Scan(&s.portable)
 }
 
 // errBudget says that the budget is used up.
 var errBudget = errors.New("cleanup: the budget is used up")
-
-// next is called before each batch, with how many rows it could take, and returns
-// how many it may.
-func (s *sweep) next(ctx context.Context, n int) (int, error) {
-	if s.MaxRows > 0 {
-		n = int(min(int64(n), s.MaxRows-s.Rows()))
-	}
-	if n <= 0 || s.MaxDuration > 0 && time.Since(s.started) >= s.MaxDuration {
-		return 0, errBudget
-	}
-	pause := s.Pause
-	if s.Pause == 0 && s.busy {
-		n, pause = min(n, politeBatch), politePause*s.last
-	}
-	if s.Batches == 0 {
-		pause = 0
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-s.Stop:
-		return 0, errBudget
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	case <-timer.C:
-	}
-	select {
-	case <-s.Stop: // both may have been ready
-		return 0, errBudget
-	default:
-		return n, context.Cause(ctx)
-	}
-}
 
 // done is called after each batch.
 func (s *sweep) done(b Result, took time.Duration) {
@@ -153,8 +119,8 @@ func (s *sweep) inTransaction(ctx context.Context, f func(ctx context.Context, t
 }
 
 // begin returns a batch that is such a transaction in one round trip, for what
-// inTransaction has tried before: pgx prepares all of a batch first, which waits for
-// locks on tables, and no timeout would hold yet.
+// inTransaction has tried before: in most of its modes pgx prepares all of a batch
+// first, which waits for locks on tables, and no timeout would hold yet.
 func (s *sweep) begin() *pgx.Batch {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
@@ -185,7 +151,15 @@ func (s *sweep) bounded(ctx context.Context, f func(ctx context.Context) error) 
 }
 
 func (s *sweep) settings() []any {
-	return []any{milliseconds(s.StatementTimeout), milliseconds(s.LockTimeout)}
+	wait := s.LockTimeout
+	if s.hasty {
+		wait /= hasteShare
+	}
+	scan := "off"
+	if s.DryRun { // which may be about all there is
+		scan = "on"
+	}
+	return []any{milliseconds(s.StatementTimeout), milliseconds(wait), scan}
 }
 
 // milliseconds is d as a setting. 0 would mean no limit.
@@ -202,7 +176,7 @@ func (s *sweep) countLeft(ctx context.Context) error {
 	if err := s.send(ctx, b); err != nil {
 		return explain(ctx, "count what is left", &s.Options, err)
 	}
-	s.OldestLeft = oldest.Time
+	s.OldestLeft, s.Counted = oldest.Time, true
 	return nil
 }
 
@@ -215,7 +189,7 @@ func (s *sweep) dryRun(ctx context.Context) error {
 	if err := s.send(ctx, b); err != nil {
 		return explain(ctx, "count sessions", &s.Options, err)
 	}
-	s.Left, s.OldestLeft = min(s.Rows(), MaxLeft), oldest.Time
+	s.Left, s.OldestLeft, s.Counted = min(s.Rows(), MaxLeft), oldest.Time, true
 	return nil
 }
 

@@ -34,7 +34,7 @@ type tempo struct {
 func (t *tempo) observe(r pgx.Row) error {
 	var set string
 	var xid int64
-	if err := r.Scan(&set, &set, &set, &xid); err != nil {
+	if err := r.Scan(&set, &set, &set, &set, &set, &xid); err != nil {
 		return err
 	}
 	elapsed := time.Since(t.seen)

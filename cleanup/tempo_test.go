@@ -10,7 +10,7 @@ import (
 type settingsRow int64
 
 func (r settingsRow) Scan(dest ...any) error {
-	*dest[3].(*int64) = int64(r)
+	*dest[len(dest)-1].(*int64) = int64(r)
 	return nil
 }
 

@@ -85,6 +85,11 @@ func TestSystemdUnits(t *testing.T) {
 	analyze := needs(t, "systemd-analyze")
 	dir := t.TempDir()
 	service = strings.Replace(service, "/usr/local/bin/sweeper", sweeperBinary(t), 1)
+	// What is in it for those who want metrics must be right too.
+	service = strings.Replace(service, "#ReadWritePaths=/var/lib/node_exporter", "ReadWritePaths="+dir, 1)
+	if !strings.Contains(service, "\nReadWritePaths=") {
+		t.Error("it does not say how to let the metrics file be written")
+	}
 	for name, text := range map[string]string{"sweeper.service": service, "sweeper.timer": deployFile(t, "sweeper.timer")} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -190,6 +195,13 @@ func TestRolesInPsql(t *testing.T) {
 		// It stops at the first role that does not exist, having read all that psql itself reads.
 		if status == 0 || !strings.Contains(stderr, `role "nobody_1" does not exist`) || strings.Contains(stderr, "syntax") {
 			t.Errorf("%q: status %d, %s%s", args, status, stdout, stderr)
+		}
+	}
+	for set, want := range map[string]string{"sweeper=nobody": "which role is the app's?", "app=nobody": "which role is the sweeper's?"} {
+		cmd := exec.CommandContext(t.Context(), psql, server.DSN, "-X", "-q", "-v", set, "-f", "../cmd/sweeper/deploy/roles.sql")
+		stdout, stderr, status := output(t, cmd)
+		if status == 0 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "-v app=NAME -v sweeper=NAME") || strings.Contains(stderr, "syntax") {
+			t.Errorf("%q: status %d, %s%s", set, status, stdout, stderr)
 		}
 	}
 }

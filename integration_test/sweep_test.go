@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -163,6 +164,170 @@ func TestSweepPassesOverLockedRows(t *testing.T) {
 			t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
 		}
 	})
+}
+
+// However many are locked, those behind them go in the same sweep.
+func TestSweepGoesOnBehindLockedRows(t *testing.T) {
+	t.Parallel()
+	bothPaths(t, func(t *testing.T, pool *pgxpool.Pool) {
+		const there, locked, batch = 22_000, 20_500, 100 // more than are listed at a time
+		insertSessions(t, pool, 0, there/2, "-3 days", "")
+		insertSessions(t, pool, there/2, there/2, "-3 days", "signed_out")
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+		if _, err := tx.Exec(t.Context(), `SELECT FROM scs_sessions ORDER BY sweep_at, ctid LIMIT $1 FOR UPDATE`, locked); err != nil {
+			t.Fatal(err)
+		}
+		o := cleanup.Options{Batch: batch, LockTimeout: 10 * time.Millisecond, Pause: time.Nanosecond}
+		r, err := cleanup.Sweep(t.Context(), pool, o)
+		// The portable path passes over the batch that is half locked.
+		if err != nil || r.Rows() > there-locked || r.Rows() < there-locked-batch || r.Rows()+r.Left != there || !r.Counted {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r, err = cleanup.Sweep(t.Context(), pool, cleanup.Options{}); err != nil || r.Left != 0 {
+			t.Errorf("later: %+v, %v", r, err)
+		}
+	})
+}
+
+// What cannot be deleted at all must not be tried for ever.
+func TestSweepEndsWhereNothingGoes(t *testing.T) {
+	t.Parallel()
+	bothPaths(t, func(t *testing.T, pool *pgxpool.Pool) {
+		insertSessions(t, pool, 0, 20_001, "-3 days", "") // more than are listed at a time
+		mustExec(t, pool, `CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`)
+		mustExec(t, pool, `CREATE TRIGGER keep BEFORE DELETE ON scs_sessions FOR EACH ROW EXECUTE FUNCTION keep()`)
+		r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 5000, Pause: time.Nanosecond})
+		if err != nil || r.Rows() != 0 || r.Left != 20_001 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}
+
+// A table may be locked for reading only, as CREATE INDEX does it.
+func TestSweepWaitsForATableNoLongerThanItShould(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	schema := schemaOf(t, pool)
+	insertSessions(t, pool, 0, 10, "-3 days", "")
+	for _, table := range []string{"scs_sessions", "scs_user_sessions"} {
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+		if _, err := tx.Exec(t.Context(), `LOCK TABLE `+table+` IN SHARE MODE`); err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range modes {
+			own := newPool(t, schema, execMode(mode))
+			_, err := cleanup.Sweep(t.Context(), own, cleanup.Options{LockTimeout: 10 * time.Millisecond})
+			if err == nil || !strings.Contains(err.Error(), "Options.LockTimeout (10ms)") {
+				t.Errorf("%s, %v: %v", table, mode, err)
+			}
+			if r, err := cleanup.Sweep(t.Context(), own, cleanup.Options{DryRun: true}); err != nil || r.Rows() != 10 {
+				t.Errorf("%s, %v: a dry run: %v, %v", table, mode, r, err)
+			}
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// PostgreSQL's times begin before Go's, and end after JSON's.
+func TestSweepOfWhatExpiredLongAgo(t *testing.T) {
+	t.Parallel()
+	bothPaths(t, func(t *testing.T, pool *pgxpool.Pool) {
+		insertSessions(t, pool, 0, 40, "-3 days", "")
+		mustExec(t, pool, `UPDATE scs_sessions SET expiry = (ARRAY['-infinity', '4000-06-01 BC', '0001-06-01', 'infinity']::timestamptz[])[user_id_number % 4 + 1]
+			FROM (SELECT id AS this, row_number() OVER () AS user_id_number FROM scs_sessions) n WHERE id = this`)
+		for _, mode := range modes {
+			own := newPool(t, schemaOf(t, pool), execMode(mode))
+			dry, err := cleanup.Sweep(t.Context(), own, cleanup.Options{DryRun: true})
+			if err != nil || dry.Rows() != 30 || dry.OldestLeft.UTC().Year() != 1970 {
+				t.Errorf("dry run in %v: %+v, %v", mode, dry, err)
+			}
+			report, err := cleanup.Inspect(t.Context(), own, cleanup.Options{})
+			if _, e := json.Marshal(report); err != nil || e != nil || len(report.Due) != 1 || report.Due[0].Rows != 30 {
+				t.Errorf("%v: %+v, %v, %v", mode, report, err, e)
+			}
+			r, err := cleanup.Sweep(t.Context(), own, cleanup.Options{MaxDuration: 1})
+			if err != nil || r.Left != 30 || r.OldestLeft.UTC().Year() != 1970 {
+				t.Errorf("what is left, in %v: %+v, %v", mode, r, err)
+			}
+		}
+		r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 7})
+		if err != nil || r.Rows() != 30 || r.Left != 0 || !r.OldestLeft.IsZero() {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if sessions, _ := left(t, pool); sessions != 10 {
+			t.Errorf("%d sessions are left", sessions)
+		}
+	})
+}
+
+func TestInspectEstimatesBloat(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	for _, table := range []string{"scs_sessions", "scs_user_sessions"} {
+		mustExec(t, pool, `ALTER TABLE `+table+` SET (autovacuum_enabled = off)`)
+	}
+	share := func(r cleanup.Relation) float64 {
+		if r.Bloat == nil {
+			return -1
+		}
+		return float64(*r.Bloat) / float64(max(1, r.Bytes))
+	}
+	check := func(when string, ok func(cleanup.Relation) bool) {
+		t.Helper()
+		report, err := cleanup.Inspect(t.Context(), pool, cleanup.Options{})
+		if err != nil || len(report.Relations) != 5 {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		for _, r := range report.Relations {
+			if !ok(r) {
+				t.Errorf("%s: %+v, of which %.2f are bloat", when, r, share(r))
+			}
+		}
+	}
+	check("without statistics", func(r cleanup.Relation) bool { return r.Bloat == nil })
+	const n, few = 40_000, `'20000000-0000-0000-0000-000000000000'`
+	write := func(f func(own *pgxpool.Pool)) {
+		own := newPool(t, schemaOf(t, pool), maxConns(1))
+		f(own)
+		own.Close() // a server process reports what it has changed when it ends
+	}
+	// vacuum waits for the report first: the one of a vacuum would be added to otherwise.
+	vacuum := func(options string) {
+		live := query[int](t, pool, `SELECT count(*) FROM scs_sessions`)
+		counted := func() bool {
+			return query[int](t, pool, `SELECT n_live_tup FROM pg_stat_all_tables WHERE relid = 'scs_sessions'::regclass`) == live
+		}
+		eventually(t, "the rows are counted", counted)
+		for _, table := range []string{"scs_sessions", "scs_user_sessions"} {
+			mustExec(t, pool, `VACUUM (`+options+`) `+table)
+		}
+		eventually(t, "the rows are counted again", counted)
+	}
+	write(func(own *pgxpool.Pool) {
+		insertSessions(t, own, 0, n/2, "1 hour", "")
+		insertSessions(t, own, n/2, n/2, "3 days", "")
+	})
+	vacuum("FULL, ANALYZE")
+	check("built anew", func(r cleanup.Relation) bool { return share(r) >= 0 && share(r) < 0.2 })
+	write(func(own *pgxpool.Pool) {
+		mustExec(t, own, `DELETE FROM scs_user_sessions WHERE id > `+few)
+		mustExec(t, own, `DELETE FROM scs_sessions WHERE id > `+few)
+	})
+	vacuum("ANALYZE")
+	check("seven in eight are gone", func(r cleanup.Relation) bool { return share(r) > 0.6 })
 }
 
 // Rows are extended all the time while sweeps look at them. Whatever an update got
@@ -335,7 +500,7 @@ func TestSweepGivesWayToTraffic(t *testing.T) {
 	beside, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{})
 	close(done)
 	wg.Wait()
-	if err != nil || beside.Rows() != n || beside.Batches < n/200 {
+	if err != nil || beside.Rows() != n {
 		t.Errorf("beside others: %+v, %v", beside, err)
 	}
 	if quiet.Batches >= beside.Batches {
@@ -396,6 +561,50 @@ func TestSweepDoesNotSlowDown(t *testing.T) {
 	}
 	if all := sum(costs); all > 40*early {
 		t.Errorf("the sweep read %d blocks, a twelfth of it %d: listing costs too much", all, early)
+	}
+}
+
+// Statistics are of the past: here, of a time when nothing had expired, or when there
+// was nothing at all. A batch must read its rows and no more all the same.
+func TestSweepDoesNotRelyOnStatistics(t *testing.T) {
+	t.Parallel()
+	const n = 30_000
+	for name, analyzed := range map[string]bool{"outdated": true, "none": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bothPaths(t, func(t *testing.T, pool *pgxpool.Pool) {
+				for _, table := range []string{"scs_sessions", "scs_user_sessions"} {
+					mustExec(t, pool, `ALTER TABLE `+table+` SET (autovacuum_enabled = off)`)
+				}
+				if analyzed {
+					insertSessions(t, pool, n, n, "1 hour", "")
+					mustExec(t, pool, `ANALYZE scs_sessions`)
+					mustExec(t, pool, `ANALYZE scs_user_sessions`)
+				}
+				insertSessions(t, pool, 0, n, "-3 days", "")
+
+				sweeping := newPool(t, schemaOf(t, pool), maxConns(1))
+				if r, err := cleanup.Sweep(t.Context(), sweeping, cleanup.Options{Batch: 300}); err != nil || r.Rows() != n {
+					t.Fatalf("%v, %v", r, err)
+				}
+				sweeping.Close() // a server process reports what it has read when it ends
+				var entries, rows int
+				read := func() {
+					if err := pool.QueryRow(t.Context(), `SELECT
+						(SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = current_schema() AND relname LIKE 'scs\_%sessions'),
+						(SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname LIKE 'scs\_%sessions')`).
+						Scan(&entries, &rows); err != nil {
+						t.Fatal(err)
+					}
+				}
+				eventually(t, "the server reports", func() bool { read(); return entries >= n })
+				t.Logf("%d index entries and %d rows in sequence were read", entries, rows)
+				// Each session is listed, deleted, and its user row looked up, with those beside it.
+				if entries > 6*n || rows > 6*n {
+					t.Errorf("%d index entries and %d rows in sequence were read to delete %d", entries, rows, n)
+				}
+			})
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -127,21 +129,33 @@ func TestSweeperSweeps(t *testing.T) {
 func TestSweeperErrorsAreOneLine(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t)
+	insertSessions(t, pool, 0, 10, "-3 days", "")
+	other := migrated(t)
+	locked := schemaOf(t, other)
+	tx, err := other.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE scs_user_sessions IN SHARE MODE`); err != nil { // as CREATE INDEX does
+		t.Fatal(err)
+	}
 	for what, c := range map[string]struct {
 		env    []string
 		args   []string
 		status int
 		want   string
 	}{
-		"no database":     {nil, nil, 2, "DATABASE_URL"},
-		"wrong port":      {[]string{"DATABASE_URL=postgres://app:s3cret@127.0.0.1:1/db"}, nil, 1, "connection refused"},
-		"from PG*":        {[]string{"PGHOST=127.0.0.1", "PGPORT=1", "PGUSER=u", "PGPASSWORD=s3cret"}, nil, 1, "connection refused"},
-		"malformed":       {nil, []string{"-dsn", "postgres://app:s3cret@127.0.0.1:port/db"}, 1, "malformed"},
-		"not migrated":    {[]string{"DATABASE_URL=" + dsnOf(t, newSchema(t))}, nil, 1, "goose -dir migrations"},
-		"read-only":       {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool)) + "&default_transaction_read_only=on"}, nil, 1, "read-only"},
-		"no such schema":  {[]string{"DATABASE_URL=" + server.DSN}, []string{"-schema", "absent"}, 1, "goose -dir migrations"},
-		"unknown flag":    {nil, []string{"-purge"}, 2, "-purge"},
-		"nothing to read": {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool))}, []string{"-metrics-file", "/nonexistent/m"}, 1, "metrics were not written"},
+		"no database":      {nil, nil, 2, "DATABASE_URL"},
+		"wrong port":       {[]string{"DATABASE_URL=postgres://app:s3cret@127.0.0.1:1/db"}, nil, 1, "connection refused"},
+		"from PG*":         {[]string{"PGHOST=127.0.0.1", "PGPORT=1", "PGUSER=u", "PGPASSWORD=s3cret"}, nil, 1, "connection refused"},
+		"malformed":        {nil, []string{"-dsn", "postgres://app:s3cret@127.0.0.1:port/db"}, 1, "malformed"},
+		"not migrated":     {[]string{"DATABASE_URL=" + dsnOf(t, newSchema(t))}, nil, 1, "goose -dir migrations"},
+		"read-only":        {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool)) + "&default_transaction_read_only=on"}, nil, 1, "read-only"},
+		"no such schema":   {[]string{"DATABASE_URL=" + server.DSN}, []string{"-schema", "absent"}, 1, "goose -dir migrations"},
+		"unknown flag":     {nil, []string{"-purge"}, 2, "-purge"},
+		"nowhere to write": {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool))}, []string{"-metrics-file", "/nonexistent/m"}, 2, "/nonexistent/m: no such"},
+		"its own names":    {[]string{"DATABASE_URL=" + dsnOf(t, locked)}, []string{"-lock-timeout", "10ms"}, 1, "within -lock-timeout (10ms)"},
 	} {
 		cmd := exec.CommandContext(t.Context(), sweeperBinary(t), c.args...)
 		cmd.Env = c.env
@@ -152,7 +166,7 @@ func TestSweeperErrorsAreOneLine(t *testing.T) {
 		if status != c.status || stdout != "" || !strings.Contains(stderr, c.want) || strings.Contains(stderr, "s3cret") {
 			t.Errorf("%s: status %d, %q, %q", what, status, stdout, stderr)
 		}
-		if lines := strings.Count(stderr, "\n"); lines != 1 && c.status == 1 && what != "nothing to read" {
+		if lines := strings.Count(stderr, "\n"); lines != c.status { // and where the flags are explained
 			t.Errorf("%s: %d lines: %q", what, lines, stderr)
 		}
 	}
@@ -178,6 +192,104 @@ func TestSweeperFinishesItsBatchOnSIGTERM(t *testing.T) {
 	}
 	if sessions, userRows := left(t, pool); sessions != 990 || userRows > 750 {
 		t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
+	}
+}
+
+// Whoever does not want to wait for the batch in hand sends another signal.
+func TestASecondSignalEndsTheSweeperAtOnce(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 40, "-3 days", "")
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := tx.Exec(t.Context(), `SELECT FROM scs_user_sessions FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	cmd := sweeperCommand(t, pool, "-timeout", "1h", "-lock-timeout", "1h")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the sweep waits for us", func() bool {
+		return query[bool](t, pool, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND $1::int = ANY(pg_blocking_pids(pid)))`,
+			tx.Conn().PgConn().PID())
+	})
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	eventually(t, "it has ended", func() bool {
+		select {
+		case <-ended:
+			return true
+		default: // the first one may not have been seen yet
+			_ = cmd.Process.Signal(syscall.SIGINT)
+			return false
+		}
+	})
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGINT {
+		t.Errorf("it ended with %v", cmd.ProcessState)
+	}
+}
+
+// With -interval it may be started before its database is.
+func TestSweeperWaitsForItsDatabase(t *testing.T) {
+	t.Parallel()
+	srv := ownServer(t)
+	pool := newPoolOn(t, srv.DSN, "")
+	migrate(t, pool)
+	insertSessions(t, pool, 0, 10, "-3 days", "")
+	if err := srv.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), sweeperBinary(t), "-interval", "20ms")
+	cmd.Env = []string{"DATABASE_URL=" + srv.DSN}
+	var stderr lockedBuffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has tried", func() bool { return strings.Count(stderr.String(), "failed to connect") > 1 })
+	if err := srv.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pool.Reset()
+	eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v: %s", err, stderr.String())
+	}
+}
+
+// What nobody could have meant, as an expiry, is swept, and can be told.
+func TestSweeperReportsWhatExpiredLongAgo(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 10, "-3 days", "")
+	mustExec(t, pool, `UPDATE scs_sessions SET expiry = '-infinity'`)
+	stdout, stderr, status := output(t, sweeperCommand(t, pool, "-dry-run"))
+	if status != 0 || !strings.Contains(stdout, "long ago") || stderr != "" {
+		t.Errorf("status %d, %s, %s", status, stdout, stderr)
+	}
+	stdout, stderr, status = output(t, sweeperCommand(t, pool, "-dry-run", "-json"))
+	if status != 0 || !json.Valid([]byte(stdout)) || !strings.Contains(stdout, `"oldest_left":"1970-01-01T`) {
+		t.Errorf("status %d, %s, %s", status, stdout, stderr)
+	}
+	metrics := filepath.Join(t.TempDir(), "m.prom")
+	if _, stderr, status := output(t, sweeperCommand(t, pool, "-max-rows", "4", "-metrics-file", metrics)); status != 3 {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+	text, err := os.ReadFile(metrics)
+	if age := regexp.MustCompile(`(?m)^scspg_sweeper_oldest_expired_age_seconds (1|2)\.?\d*(e\+09|\d{9})$`); err != nil || !age.Match(text) {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if _, stderr, status := output(t, sweeperCommand(t, pool)); status != 0 || !strings.Contains(stderr, "rows=6 ") {
+		t.Errorf("status %d, %s", status, stderr)
 	}
 }
 
@@ -226,15 +338,29 @@ func TestSweeperMayBeKilledAtAnyMoment(t *testing.T) {
 	last := expired + live
 	for n := 0; n < 20 && last > live; n++ {
 		cmd := sweeperCommand(t, pool, "-batch", "20")
+		var stderr lockedBuffer
+		cmd.Stderr = &stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it has begun", func() bool { n, _ := left(t, pool); return n < last })
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }()
+		eventually(t, "it has begun", func() bool {
+			n, _ := left(t, pool)
+			select {
+			case <-ended:
+				if after, _ := left(t, pool); after == last {
+					t.Fatalf("it has ended by itself, and left %d: %s", last, stderr.String())
+				}
+			default:
+			}
+			return n < last
+		})
 		time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
+		if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Fatal(err)
 		}
-		_ = cmd.Wait()
+		<-ended
 		if n := query[int](t, pool, orphans); n != 0 {
 			t.Fatalf("%d rows without the other", n)
 		}

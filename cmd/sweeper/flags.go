@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,12 +48,15 @@ type config struct {
 	version     bool
 }
 
-// parse reads the flags. What is wrong with them has been printed to w when it returns
-// an error.
-func parse(args []string, w io.Writer) (config, error) {
-	var c config
+// usageError is what is wrong with the command line, or the environment.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+// flagSet is the flags, with their values in c.
+func (c *config) flagSet() *flag.FlagSet {
 	fs := flag.NewFlagSet("sweeper", flag.ContinueOnError)
-	fs.SetOutput(w)
+	fs.SetOutput(io.Discard) // run prints the errors
 	fs.StringVar(&c.dsn, "dsn", "", "`DSN` of the database (default: DATABASE_URL, else the PG* variables)")
 	fs.StringVar(&c.Schema, "schema", "", "`schema` of the tables (default: the search_path decides)")
 	fs.IntVar(&c.Batch, "batch", cleanup.DefaultBatch, "`sessions` in a transaction")
@@ -68,40 +72,68 @@ func parse(args []string, w io.Writer) (config, error) {
 	fs.BoolVar(&c.quiet, "quiet", false, "print errors only")
 	fs.StringVar(&c.metricsFile, "metrics-file", "", "write metrics to this `file`, for Prometheus' textfile collector")
 	fs.BoolVar(&c.version, "version", false, "print the version and exit")
-	fs.Usage = func() {
-		fmt.Fprint(w, usageHead)
-		fs.PrintDefaults()
-		fmt.Fprint(w, usageTail)
-	}
-	if err := fs.Parse(args); err != nil {
+	return fs
+}
+
+// parse reads the flags. An error is flag.ErrHelp or a usageError.
+func parse(args []string) (config, error) {
+	var c config
+	fs := c.flagSet()
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
 		return c, err
+	case err != nil && mayBeDSN(err.Error()):
+		return c, usageError("a flag has a value that looks like a DSN: use -dsn DSN, or DATABASE_URL")
+	case err != nil:
+		return c, usageError(err.Error())
 	}
-	err := c.check(fs.Args())
-	if err != nil {
-		fmt.Fprintf(w, "sweeper: %v\nRun sweeper -h for the flags.\n", err)
-	}
-	return c, err
+	return c, c.check(fs.Args())
+}
+
+// printUsage is the help.
+func printUsage(w io.Writer) {
+	fs := new(config).flagSet()
+	fs.SetOutput(w)
+	fmt.Fprint(w, usageHead)
+	fs.PrintDefaults()
+	fmt.Fprint(w, usageTail)
 }
 
 // check refuses what makes no sense, by the names that the user knows.
 func (c *config) check(rest []string) error {
+	wrong := func(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 	switch {
+	case slices.ContainsFunc(rest, mayBeDSN):
+		return wrong("unexpected argument that looks like a DSN: use -dsn DSN, or DATABASE_URL")
 	case len(rest) > 0:
-		return fmt.Errorf("unexpected argument %q", rest[0])
+		return wrong("unexpected argument %q", rest[0])
+	case mayBeDSN(c.Schema):
+		return wrong("-schema looks like a DSN: use -dsn DSN, or DATABASE_URL")
+	case mayBeDSN(c.metricsFile):
+		return wrong("-metrics-file looks like a DSN: use -dsn DSN, or DATABASE_URL")
 	case c.Batch <= 0 || c.Batch > cleanup.MaxBatch:
-		return fmt.Errorf("-batch %d: use 1 to %d", c.Batch, cleanup.MaxBatch)
+		return wrong("-batch %d: use 1 to %d", c.Batch, cleanup.MaxBatch)
 	case c.MaxRows < 0:
-		return fmt.Errorf("-max-rows %d: it must not be negative", c.MaxRows)
+		return wrong("-max-rows %d: it must not be negative", c.MaxRows)
 	case c.DryRun && c.interval > 0:
-		return errors.New("-dry-run and -interval: use one of them")
+		return wrong("-dry-run and -interval: use one of them")
+	case c.DryRun && c.metricsFile != "":
+		return wrong("-dry-run and -metrics-file: use one of them")
 	}
 	for _, f := range []struct {
 		name  string
 		value time.Duration
-	}{{"pause", c.Pause}, {"grace", c.Grace}, {"max-duration", c.MaxDuration}, {"timeout", c.StatementTimeout},
-		{"lock-timeout", c.LockTimeout}, {"interval", c.interval}} {
+	}{{"pause", c.Pause}, {"grace", c.Grace}, {"max-duration", c.MaxDuration}, {"interval", c.interval}} {
 		if f.value < 0 {
-			return fmt.Errorf("-%s %v: it must not be negative", f.name, f.value)
+			return wrong("-%s %v: it must not be negative", f.name, f.value)
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"timeout", c.StatementTimeout}, {"lock-timeout", c.LockTimeout}} {
+		if f.value <= 0 || f.value > cleanup.MaxTimeout {
+			return wrong("-%s %v: it must be more than 0, and at most %v", f.name, f.value, cleanup.MaxTimeout)
 		}
 	}
 	if c.Grace == 0 {
@@ -110,19 +142,6 @@ func (c *config) check(rest []string) error {
 	return nil
 }
 
-// source is the connection string, and whether there is anything to go by.
-func (c *config) source(env []string) (dsn string, ok bool) {
-	ok = c.dsn != ""
-	dsn = c.dsn
-	for _, pair := range env {
-		name, value, _ := strings.Cut(pair, "=")
-		switch {
-		case value == "":
-		case name == "DATABASE_URL" && c.dsn == "":
-			dsn, ok = value, true
-		case strings.HasPrefix(name, "PG"): // which pgx reads by itself
-			ok = true
-		}
-	}
-	return dsn, ok
-}
+// flagNames are the library's options as the user knows them.
+var flagNames = strings.NewReplacer("Options.StatementTimeout", "-timeout", "Options.LockTimeout", "-lock-timeout",
+	"Options.Batch", "-batch", "Options.Schema", "-schema")

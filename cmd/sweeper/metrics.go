@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -51,15 +52,17 @@ func (m *metricsFile) note(r cleanup.Result, err error) error {
 	if err != nil {
 		// The backlog is unknown, and the last success stays what it was.
 		m.gauge("scspg_sweeper_success", 0)
+		m.set.UnregisterMetric(backlog)
+		m.set.UnregisterMetric(oldestAge)
 		m.keepLastSuccess()
 	} else {
 		m.gauge("scspg_sweeper_success", 1)
-		m.gauge("scspg_sweeper_backlog_sessions", float64(r.Left))
+		m.gauge(backlog, float64(r.Left))
 		age := 0.0
 		if !r.OldestLeft.IsZero() {
 			age = time.Since(r.OldestLeft).Seconds()
 		}
-		m.gauge("scspg_sweeper_oldest_expired_age_seconds", age)
+		m.gauge(oldestAge, age)
 		m.gauge(lastSuccess, now)
 	}
 	if e := replaceFile(m.path, m.set.WritePrometheus); e != nil {
@@ -70,9 +73,59 @@ func (m *metricsFile) note(r cleanup.Result, err error) error {
 
 func (m *metricsFile) gauge(name string, v float64) { m.set.GetOrCreateGauge(name, nil).Set(v) }
 
-// replaceFile writes a file beside path and puts it in its place.
+// check says whether the file can be written.
+func (m *metricsFile) check() error {
+	if m == nil {
+		return nil
+	}
+	target, err := follow(m.path)
+	if err != nil {
+		return err
+	}
+	f, err := createBeside(target)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// follow returns the file that path leads to, through symbolic links, which need not
+// exist yet. What is there must be a regular file: we are about to replace it.
+func follow(path string) (string, error) {
+	for range 40 { // as Linux has it
+		info, err := os.Lstat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return path, nil
+		case err != nil:
+			return "", err
+		case info.Mode().IsRegular():
+			return path, nil
+		case info.Mode()&fs.ModeSymlink == 0:
+			return "", errors.New("it exists, and is not a regular file")
+		}
+		to, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Dir(path) + string(filepath.Separator) + to
+		}
+		path = to
+	}
+	return "", errors.New("too many symbolic links")
+}
+
+func createBeside(path string) (*os.File, error) {
+	return os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+}
+
+// replaceFile writes a file beside the one that path leads to, and puts it in its place.
 func replaceFile(path string, write func(io.Writer)) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if path, err = follow(path); err != nil {
+		return err
+	}
+	f, err := createBeside(path)
 	if err != nil {
 		return err
 	}
@@ -89,7 +142,11 @@ func replaceFile(path string, write func(io.Writer)) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-const lastSuccess = "scspg_sweeper_last_success_timestamp_seconds"
+const (
+	lastSuccess = "scspg_sweeper_last_success_timestamp_seconds"
+	backlog     = "scspg_sweeper_backlog_sessions"
+	oldestAge   = "scspg_sweeper_oldest_expired_age_seconds"
+)
 
 // keepLastSuccess takes the time of the last success over from the file of an
 // earlier run, where this process has had none: alerts rest on it.

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"runtime/debug"
 	"strings"
@@ -24,8 +25,9 @@ const (
 	outOfBudget = 3 // or stopped by a signal
 )
 
-// connectTimeout bounds the way to the server.
-const connectTimeout = 10 * time.Second
+// closeTimeout is how long a server that does not answer can keep us from ending, where
+// no batch is in hand.
+const closeTimeout = 2 * time.Second
 
 // program is the command with the world it runs in.
 type program struct {
@@ -33,6 +35,7 @@ type program struct {
 	env            []string
 	stdout, stderr io.Writer
 	terminal       bool // stderr is one
+	columns        int  // of it, 0 where no bar can be drawn
 
 	config
 	metrics *metricsFile
@@ -40,30 +43,22 @@ type program struct {
 
 func (p *program) run(ctx context.Context) int {
 	var err error
-	p.config, err = parse(p.args, p.stderr)
+	p.config, err = parse(p.args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
+		printUsage(p.stderr)
 		return swept
 	case err != nil:
-		return wrongUsage
+		return p.fail(err)
 	case p.version:
 		fmt.Fprintln(p.stdout, "sweeper", version())
 		return swept
 	}
-	dsn, ok := p.source(p.env)
-	if !ok {
-		fmt.Fprint(p.stderr, "sweeper: no database: set DATABASE_URL, or the PG* variables, or use -dsn\n"+
-			"Usage: sweeper [flags]; sweeper -h explains them\n")
-		return wrongUsage
-	}
-	if !p.DryRun {
-		p.metrics = newMetrics(p.metricsFile)
-	}
-	pool, err := connect(ctx, dsn)
+	pool, err := p.open(ctx)
 	if err != nil {
-		return p.fail(p.metrics.note(cleanup.Result{}, err))
+		return p.fail(err)
 	}
-	defer pool.Close()
+	defer closePool(pool)
 	if p.DryRun {
 		return p.dryRun(ctx, pool)
 	}
@@ -81,55 +76,78 @@ func (p *program) run(ctx context.Context) int {
 	}
 }
 
-func connect(ctx context.Context, dsn string) (*pgxpool.Pool, error) {
-	c, err := pgxpool.ParseConfig(dsn)
+// open looks at all that can be wrong before the server is asked.
+func (p *program) open(ctx context.Context) (*pgxpool.Pool, error) {
+	dsn, ok := p.source(p.env)
+	if !ok {
+		return nil, usageError("no database: set DATABASE_URL, or the PG* variables, or use -dsn")
+	}
+	p.metrics = newMetrics(p.metricsFile)
+	if err := p.metrics.check(); err != nil {
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			err = e.Err // not of the file beside it that was tried
+		}
+		return nil, usageError(fmt.Sprintf("-metrics-file %s: %v", p.metricsFile, err))
+	}
+	c, err := poolConfig(dsn)
 	if err != nil {
-		// pgx masks the passwords that it recognizes; what it could not even parse may
-		// hold one anywhere.
-		return nil, errors.New("the DSN is malformed: use postgres://user:password@host:5432/database " +
-			"with special characters percent-encoded, or \"host=db user=app dbname=app\"")
+		return nil, p.metrics.note(cleanup.Result{}, err)
 	}
-	c.MaxConns = 1
-	if c.ConnConfig.ConnectTimeout == 0 {
-		c.ConnConfig.ConnectTimeout = connectTimeout
-	}
-	if c.ConnConfig.RuntimeParams["application_name"] == "" {
-		c.ConnConfig.RuntimeParams["application_name"] = "sweeper"
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, c)
-	if err != nil {
-		return nil, err
-	}
+	return pgxpool.NewWithConfig(ctx, c)
+}
+
+// connect makes sure that there is a server.
+func connect(ctx context.Context, pool *pgxpool.Pool) error {
+	ctx, release := outlive(ctx, closeTimeout)
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, 6*connectTimeout) // there may be several hosts
 	defer cancel()
-	if err := pool.Ping(ctx); err != nil {
+	return pool.Ping(ctx)
+}
+
+func closePool(pool *pgxpool.Pool) {
+	closed := make(chan struct{})
+	go func() {
 		pool.Close()
-		return nil, err
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
 	}
-	return pool, nil
 }
 
 // sweep does one sweep, to its end or until ctx ends: then the batch in hand is
 // finished first.
 func (p *program) sweep(ctx context.Context, pool *pgxpool.Pool) int {
-	o := p.Options
-	bar := p.newBar(ctx, pool)
-	o.Progress = bar.show
-	o.Stop = ctx.Done()
-	inHand, cancel := outlive(ctx, p.StatementTimeout)
-	defer cancel()
-	result, err := cleanup.Sweep(inHand, pool, o)
-	bar.done()
-	err = p.metrics.note(result, err)
-	p.report(result, err)
-	switch {
-	case err != nil:
-		return p.fail(err)
-	case result.OutOfBudget && result.Left > 0 && p.interval == 0:
-		return outOfBudget
-	default:
-		return swept
+	var result cleanup.Result
+	err := connect(ctx, pool)
+	if err == nil {
+		bar := p.newBar(ctx, pool)
+		inHand, cancel := outlive(ctx, p.StatementTimeout)
+		defer cancel()
+		o := p.Options
+		o.Progress, o.Stop = bar.show, ctx.Done()
+		result, err = cleanup.Sweep(inHand, pool, o)
+		bar.done()
 	}
+	err = p.metrics.note(result, stopped(ctx, err))
+	if err != nil {
+		return p.failAfter(result, err)
+	}
+	p.report(result)
+	if result.OutOfBudget && result.Left > 0 && p.interval == 0 {
+		return outOfBudget
+	}
+	return swept
+}
+
+// stopped says so where it was a signal that ended what was under way.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return errors.New("stopped by a signal; the server did not answer")
 }
 
 // outlive returns a context that ends this much later than ctx: what is under way is
@@ -146,10 +164,27 @@ func outlive(ctx context.Context, d time.Duration) (context.Context, context.Can
 	return later, func() { unstop(); cancel() }
 }
 
-// fail prints an error on one line.
-func (p *program) fail(err error) int {
-	fmt.Fprintln(p.stderr, "sweeper:", strings.Join(strings.Fields(err.Error()), " "))
+// fail says that there was nothing but an error.
+func (p *program) fail(err error) int { return p.failAfter(cleanup.Result{}, err) }
+
+// failAfter is the one way to fail: it prints what was done until then, and the error
+// on a line, and returns the exit status.
+func (p *program) failAfter(r cleanup.Result, err error) int {
+	if p.json || r.Rows() > 0 {
+		p.print(summarize(r, err), r)
+	}
+	fmt.Fprintln(p.stderr, "sweeper:", oneLine(err))
+	if _, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintln(p.stderr, "Run sweeper -h for the flags.")
+		return wrongUsage
+	}
 	return failed
+}
+
+// oneLine is an error as the user should read it.
+func oneLine(err error) string {
+	text := strings.ReplaceAll(err.Error(), "error preprocessing batch (prepare): ", "") // of pgx
+	return flagNames.Replace(strings.Join(strings.Fields(text), " "))
 }
 
 func (p *program) logger() *slog.Logger { return slog.New(slog.NewTextHandler(p.stderr, nil)) }

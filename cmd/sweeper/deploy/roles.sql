@@ -9,6 +9,14 @@
 \else
 \set schema public
 \endif
+\if :{?app}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'which role is the app''s? Use psql -v app=NAME -v sweeper=NAME'; END $$;
+\endif
+\if :{?sweeper}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'which role is the sweeper''s? Use psql -v app=NAME -v sweeper=NAME'; END $$;
+\endif
 
 GRANT USAGE ON SCHEMA :"schema" TO :"app", :"sweeper";
 

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// connectTimeout bounds the way to a server.
+const connectTimeout = 10 * time.Second
+
+var errMalformed = errors.New("the DSN is malformed: use postgres://user:password@host:5432/database " +
+	"with special characters percent-encoded, or \"host=db user=app dbname=app\"")
+
+// mayBeDSN says that a text should not be repeated: there may be a password in it.
+func mayBeDSN(text string) bool { return dsnPattern.MatchString(text) }
+
+var dsnPattern = regexp.MustCompile(`(?i)://|password\s*=|:.*@`)
+
+// source is the connection string, and whether there is anything to go by.
+func (c *config) source(env []string) (dsn string, ok bool) {
+	ok = c.dsn != ""
+	dsn = c.dsn
+	for _, pair := range env {
+		name, value, _ := strings.Cut(pair, "=")
+		if value == "" {
+			continue
+		}
+		switch name {
+		case "DATABASE_URL":
+			if c.dsn == "" {
+				dsn, ok = value, true
+			}
+		case "PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE": // pgx reads them by itself
+			ok = true
+		}
+	}
+	return dsn, ok
+}
+
+// poolConfig is for a pool of one connection.
+func poolConfig(dsn string) (*pgxpool.Config, error) {
+	if !wellFormed(dsn) {
+		return nil, errMalformed
+	}
+	c, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, describe(err)
+	}
+	params := c.ConnConfig.RuntimeParams
+	for name := range params {
+		if !paramPattern.MatchString(name) {
+			return nil, errMalformed // a piece of a password, as like as not
+		}
+	}
+	// Statements that are prepared are no use to a sweep, wait for locks before a
+	// timeout holds, and not every pooler keeps them. pgxpool has taken the setting out.
+	if all, err := pgconn.ParseConfig(dsn); err == nil && all.RuntimeParams["default_query_exec_mode"] == "" {
+		c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	c.MaxConns, c.MinConns, c.MinIdleConns = 1, 0, 0
+	if c.ConnConfig.ConnectTimeout == 0 {
+		c.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if params["application_name"] == "" {
+		params["application_name"] = "sweeper"
+	}
+	return c, nil
+}
+
+var paramPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
+
+// wellFormed says whether the parts of a URL can be told apart. In a password with an @
+// or a / in it, pgx takes what follows for the host or the database, whose names then
+// stand in its errors. (net/url refuses sockets and several hosts, which pgx takes.)
+func wellFormed(dsn string) bool {
+	rest, ok := strings.CutPrefix(dsn, "postgres://")
+	if !ok {
+		rest, ok = strings.CutPrefix(dsn, "postgresql://")
+	}
+	if !ok {
+		return true
+	}
+	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
+		rest = rest[i+1:]
+	}
+	hosts := rest
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		hosts = rest[:i]
+	}
+	for host := range strings.SplitSeq(hosts, ",") {
+		host = host[strings.LastIndexByte(host, ']')+1:] // of an IPv6 address
+		if _, port, _ := strings.Cut(host, ":"); strings.Trim(port, "0123456789") != "" {
+			return false
+		}
+	}
+	return !strings.Contains(rest, "@")
+}
+
+// describe says what is wrong with a setting, without the DSN that pgx puts in front:
+// it masks the passwords that it recognizes, but what it could not even parse may hold
+// one anywhere.
+func describe(err error) error {
+	parse, ok := errors.AsType[*pgconn.ParseConfigError](err)
+	if !ok {
+		return errMalformed
+	}
+	text, ok := strings.CutPrefix(parse.Error(), pgconn.NewParseConfigError(parse.ConnString, "", nil).Error())
+	if !ok || strings.HasPrefix(text, "failed to parse") {
+		return errMalformed
+	}
+	return fmt.Errorf("the DSN or the PG* variables are wrong: %s", text)
+}
