@@ -107,7 +107,12 @@ func (s *server) signIn(ctx context.Context, u user) error {
 		}
 	}
 	if s.store != nil {
-		return s.store.SignIn(ctx, s.sm, u.Username)
+		err := s.store.SignIn(ctx, s.sm, u.Username)
+		if err != nil && len(s.sm.Keys(ctx)) == 0 {
+			// Nobody needs a session without values, nor a cookie for it.
+			err = errors.Join(err, s.sm.Destroy(ctx))
+		}
+		return err
 	}
 	if err := s.sm.RenewToken(ctx); err != nil {
 		return err

@@ -86,9 +86,13 @@ const migrationTimeout = time.Minute
 // openPostgres opens the session store in the database with this DSN, and creates
 // its tables where they are missing.
 func openPostgres(ctx context.Context, cfg config, dsn string, log *slog.Logger) (backend, error) {
-	pool, err := pgxpool.New(ctx, dsn)
+	poolConfig, err := parseDSN(dsn)
 	if err != nil {
-		return backend{}, err // pgx leaves the password out
+		return backend{}, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	if err != nil {
+		return backend{}, err
 	}
 	closePool := func() error { pool.Close(); return nil }
 	if err := ping(ctx, pool); err != nil {
@@ -107,7 +111,7 @@ func openPostgres(ctx context.Context, cfg config, dsn string, log *slog.Logger)
 	if err != nil {
 		return backend{}, errors.Join(err, closePool())
 	}
-	db := pool.Config().ConnConfig
+	db := poolConfig.ConnConfig
 	return backend{
 		store: store,
 		where: fmt.Sprintf("PostgreSQL, database %s on %s:%d", db.Database, db.Host, db.Port),

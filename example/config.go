@@ -72,7 +72,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	fs.DurationVar(&c.lifetime, "lifetime", 24*time.Hour, "a session ends this long after its sign-in, used or not")
 	fs.IntVar(&c.limit, "limit", 5, "how many devices a user may be signed in on; 0 means any number")
 	fs.StringVar(&policy, "policy", "evict-oldest", "what a sign-in beyond -limit does: "+oneOf(policyNames()))
-	fs.BoolVar(&c.secure, "secure", false, "send the cookie over HTTPS only, with the __Host- prefix; for use behind a TLS proxy")
+	fs.BoolVar(&c.secure, "secure", false, "send the cookie over HTTPS only, with the __Host- prefix; for use behind a TLS proxy, whose address is then the one shown for every device")
 
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

@@ -70,7 +70,7 @@ func TestParseFlagsRefuses(t *testing.T) {
 				t.Errorf("parseFlags(%q) = %v, want an error that says %s", test.args, err, test.says)
 			}
 			var out, errOut bytes.Buffer
-			code := run(t.Context(), test.args, noEnv, &out, &errOut)
+			code := run(t.Context(), nil, test.args, noEnv, &out, &errOut)
 			if code != 2 || out.Len() > 0 || !strings.Contains(errOut.String(), test.says) {
 				t.Errorf("run(%q) = %d, printed %q and %q, want 2 and the error", test.args, code, &out, &errOut)
 			}
@@ -91,7 +91,7 @@ func TestParseFlagsHelp(t *testing.T) {
 			t.Errorf("the usage does not name %s:\n%s", name, &help)
 		}
 	}
-	if code := run(t.Context(), []string{"-h"}, noEnv, &bytes.Buffer{}, &help); code != 0 {
+	if code := run(t.Context(), nil, []string{"-h"}, noEnv, &bytes.Buffer{}, &help); code != 0 {
 		t.Errorf("run(-h) = %d, want 0", code)
 	}
 }

@@ -27,7 +27,8 @@ func openDatabase(ctx context.Context, cfg config, getenv func(string) string, l
 	}
 	server, err := devpg.Start(ctx, devpg.Local(), devpg.Container(), devpg.Download())
 	if err != nil {
-		return backend{}, fmt.Errorf("DATABASE_URL is not set, and no database could be started: %w", err)
+		return backend{}, fmt.Errorf("DATABASE_URL is not set, and no database could be started: %w\n"+
+			"Or do without: set DATABASE_URL=postgres://user:password@host:5432/database, or use -store memory", err)
 	}
 	stop := func() error {
 		// ctx has ended by then, as a rule.

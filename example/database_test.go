@@ -74,8 +74,9 @@ func (d demo) databasePort(t *testing.T) string {
 	t.Helper()
 	for _, line := range d.welcome {
 		if where, ok := strings.CutPrefix(line, "Sessions: PostgreSQL, "); ok {
-			where, _, _ = strings.Cut(where[strings.LastIndex(where, ":")+1:], ",")
-			return where
+			_, where, _ = strings.Cut(where, ":")
+			port, _, _ := strings.Cut(where, ",")
+			return port
 		}
 	}
 	t.Fatalf("the welcome does not name the database: %q", d.welcome)
@@ -130,6 +131,10 @@ func TestRunOnWrongDatabaseURL(t *testing.T) {
 	for _, dsn := range []string{
 		"postgres://demo:sesame@127.0.0.1:1/demo",
 		"postgres://demo:sesame@127.0.0.1:port/demo",
+		"host=h password = sesame foo",
+		"postgres://u:sesame:5432/x",
+		"postgres://u:a@sesame@127.0.0.1:1/x",
+		"postgres://u:ab@sesame/q@127.0.0.1:1/x",
 	} {
 		env := func(name string) string {
 			if name == "DATABASE_URL" {
@@ -150,7 +155,7 @@ func TestRunStoppedWhileStarting(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, errOut strings.Builder
-	if code := run(ctx, []string{"-addr", "127.0.0.1:0"}, noEnv, &out, &errOut); code != 0 || errOut.Len() > 0 {
+	if code := run(ctx, nil, []string{"-addr", "127.0.0.1:0"}, noEnv, &out, &errOut); code != 0 || errOut.Len() > 0 {
 		t.Errorf("run = %d: %s", code, &errOut)
 	}
 }

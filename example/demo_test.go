@@ -316,6 +316,13 @@ func TestLimitRejects(t *testing.T) {
 	laptop := d.signedIn(firefox, "alice")
 	phone := d.browser(safari)
 	phone.login("alice", "wonderland").wants(t, 409, codeSessionLimit)
+	if cookie := phone.cookie(); cookie != "" {
+		t.Errorf("a refused sign-in set the cookie %q", cookie)
+	}
+	var live int
+	if err := d.db.QueryRow(t.Context(), "SELECT count(*) FROM scs_sessions").Scan(&live); err != nil || live != 1 {
+		t.Errorf("the table holds %d sessions, %v, want that of the laptop only", live, err)
+	}
 	phone.get("/api/me").wants(t, 401, codeNotSignedIn)
 	phone.submit("/login", credentials("alice", "wonderland")).redirects(t, "/?notice="+codeSessionLimit)
 	phone.get("/?notice="+codeSessionLimit).contains(t, `role="alert">You are signed in on as many devices as you may be.`)

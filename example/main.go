@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -25,15 +26,30 @@ func main() {
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup does
 		signals = append(signals, syscall.SIGHUP)
 	}
-	// Never given back: a second Ctrl-C would leave the database behind.
-	ctx, _ := signal.NotifyContext(context.Background(), signals...)
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	ctx, hurry := onSignals(signals)
+	os.Exit(run(ctx, hurry, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// onSignals returns a context that ends with the first signal, and a channel that is
+// closed with the second. More do nothing: they would leave the database behind.
+func onSignals(signals []os.Signal) (context.Context, <-chan struct{}) {
+	ctx, stop := context.WithCancel(context.Background())
+	hurry := make(chan struct{})
+	received := make(chan os.Signal, 2)
+	signal.Notify(received, signals...)
+	go func() {
+		<-received
+		stop()
+		<-received
+		close(hurry)
+	}()
+	return ctx, hurry
 }
 
 // run is main without the process around it. It returns the exit status: 0 once
 // ctx has ended and everything is cleaned up, 2 for a wrong command line, 1 for
-// anything else that failed.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+// anything else that failed. Once hurry is closed, it no longer waits for requests.
+func run(ctx context.Context, hurry <-chan struct{}, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	cfg, err := parseFlags(args, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -42,7 +58,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stderr, "example: %v\nRun it with -h to see all flags.\n", err)
 		return 2
 	}
-	if err := serve(ctx, cfg, getenv, stdout, stderr); err != nil {
+	if err := serve(ctx, hurry, cfg, getenv, stdout, stderr); err != nil {
 		fmt.Fprintf(stderr, "example: %v\n", err)
 		return 1
 	}
@@ -50,7 +66,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 // serve answers requests until ctx ends.
-func serve(ctx context.Context, cfg config, getenv func(string) string, stdout, stderr io.Writer) (err error) {
+func serve(ctx context.Context, hurry <-chan struct{}, cfg config, getenv func(string) string, stdout, stderr io.Writer) (err error) {
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 
 	// Before the database: where the port is taken, there is nothing to start.
@@ -83,9 +99,21 @@ func serve(ctx context.Context, cfg config, getenv func(string) string, stdout, 
 		return fmt.Errorf("serving: %w", err)
 	case <-ctx.Done():
 	}
-	fmt.Fprintln(stdout, "Stopping.")
+	fmt.Fprintln(stdout, "Stopping (once more to cut off requests).")
+	return shutDown(ctx, hurry, httpServer, log)
+}
+
+// shutDown lets requests finish until hurry is closed, or the time is up.
+func shutDown(ctx context.Context, hurry <-chan struct{}, httpServer *http.Server, log *slog.Logger) error {
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
+	go func() {
+		select {
+		case <-hurry:
+			cancel()
+		case <-stopping.Done():
+		}
+	}()
 	if err := httpServer.Shutdown(stopping); err != nil {
 		log.Warn("requests in flight were cut off", slog.Any("error", err))
 		return httpServer.Close()

@@ -17,6 +17,7 @@ type demo struct {
 	url     string
 	welcome []string
 	stop    func() (code int, stderr string)
+	hurry   func() // cuts off requests
 }
 
 // startDemo runs the program until stop is called, or the test ends.
@@ -26,12 +27,13 @@ func startDemo(t *testing.T, getenv func(string) string, args ...string) demo {
 	out, in := io.Pipe()
 	var stderr bytes.Buffer
 	code := make(chan int, 1)
+	hurry := make(chan struct{})
 	go func() {
-		code <- run(ctx, append([]string{"-addr", "127.0.0.1:0"}, args...), getenv, in, &stderr)
+		code <- run(ctx, hurry, append([]string{"-addr", "127.0.0.1:0"}, args...), getenv, in, &stderr)
 		in.Close()
 	}()
 	stopped := false
-	d := demo{stop: func() (int, string) {
+	d := demo{hurry: func() { close(hurry) }, stop: func() (int, string) {
 		stopped = true
 		cancel()
 		go io.Copy(io.Discard, out) //nolint:errcheck // The pipe cannot fail.
@@ -79,6 +81,35 @@ func TestRunInMemory(t *testing.T) {
 	}
 }
 
+// A request that does not end holds up the stop, until hurry.
+func TestRunInAHurry(t *testing.T) {
+	t.Parallel()
+	d := startDemo(t, noEnv, "-store", "memory")
+	addr := strings.TrimPrefix(d.url, "http://")
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// The answer to the first half shows that the request is being handled.
+	if _, err := io.WriteString(conn, "POST /login HTTP/1.1\r\nHost: "+addr+"\r\nExpect: 100-continue\r\n"+
+		"Content-Type: "+typeForm+"\r\nContent-Length: 100\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100") {
+		t.Fatalf("answered %q, %v", line, err)
+	}
+	begun := time.Now()
+	d.hurry()
+	code, stderr := d.stop()
+	if code != 0 || !strings.Contains(stderr, "cut off") {
+		t.Errorf("stopped with status %d: %s", code, stderr)
+	}
+	if took := time.Since(begun); took >= shutdownTimeout {
+		t.Errorf("it took %v", took)
+	}
+}
+
 func TestRunAddressInUse(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -120,7 +151,7 @@ func wantFailureIn(t *testing.T, getenv func(string) string, says []string, args
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var out, errOut bytes.Buffer
-	if code := run(ctx, args, getenv, &out, &errOut); code != 1 {
+	if code := run(ctx, nil, args, getenv, &out, &errOut); code != 1 {
 		t.Errorf("run(%q) = %d, want 1", args, code)
 	}
 	for _, part := range says {

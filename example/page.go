@@ -36,10 +36,10 @@ type page struct {
 }
 
 type pageSession struct {
-	ID, Device, UserAgent        string
-	IP                           netip.Addr
-	CreatedAt, LastSeenAt, Until time.Time
-	Current                      bool
+	ID, Device, UserAgent string
+	IP                    netip.Addr
+	CreatedAt, LastSeenAt time.Time
+	Current               bool
 }
 
 // Where names the session in a sentence: the labels of the buttons must not all be
@@ -126,7 +126,7 @@ func (s *server) fill(ctx context.Context, p *page, u user, current string) erro
 		row := pageSession{
 			ID: session.ID, Device: device(session.UserAgent), UserAgent: session.UserAgent,
 			IP: session.IP, CreatedAt: session.CreatedAt, LastSeenAt: session.LastSeenAt,
-			Until: session.Expiry, Current: session.ID == current,
+			Current: session.ID == current,
 		}
 		if !row.Current {
 			p.Others++

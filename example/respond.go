@@ -14,6 +14,7 @@ const (
 	codeBadRequest       = "BAD_REQUEST"
 	codeCrossOrigin      = "CROSS_ORIGIN"
 	codeInternal         = "INTERNAL"
+	codeMethodNotAllowed = "METHOD_NOT_ALLOWED"
 	codeNotFound         = "NOT_FOUND"
 	codeNotSignedIn      = "NOT_SIGNED_IN"
 	codeNotSupported     = "NOT_SUPPORTED"

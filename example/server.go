@@ -74,12 +74,43 @@ func (s *server) handler() http.Handler {
 	root := http.NewServeMux()
 	// Outside of the sessions: a stylesheet must not read one, nor keep it alive.
 	root.HandleFunc("GET /static/{file}", static)
-	root.Handle("/", noStore(sessions))
+	root.Handle("/", noStore(s.known(mux, sessions)))
 
 	var crossOrigin http.CrossOriginProtection
 	crossOrigin.SetDenyHandler(http.HandlerFunc(s.crossOrigin))
 	return secureHeaders(crossOrigin.Handler(http.MaxBytesHandler(root, maxBodyBytes)))
 }
+
+// known runs next for requests that mux has a route for. The others must not read a
+// session either; under /api/ they are answered in JSON.
+func (s *server) known(mux *http.ServeMux, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuse, route := mux.Handler(r)
+		switch {
+		case route != "":
+			next.ServeHTTP(w, r)
+		case !strings.HasPrefix(r.URL.Path, "/api/"):
+			refuse.ServeHTTP(w, r)
+		default:
+			answer := statusOnly{ResponseWriter: w}
+			refuse.ServeHTTP(&answer, r) // which sets Allow, too
+			if answer.status == http.StatusMethodNotAllowed {
+				s.writeError(w, r, answer.status, codeMethodNotAllowed, "This address does not take "+r.Method)
+				return
+			}
+			s.writeError(w, r, http.StatusNotFound, codeNotFound, "There is nothing at this address")
+		}
+	})
+}
+
+// statusOnly keeps the status of an answer, and its headers, and drops the rest.
+type statusOnly struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusOnly) WriteHeader(status int)      { w.status = status }
+func (w *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
 
 func static(w http.ResponseWriter, r *http.Request) {
 	// Embedded files have no modification time to validate a cached copy by.

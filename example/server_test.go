@@ -32,7 +32,9 @@ func TestMemoryRoutes(t *testing.T) {
 		{"POST", "/sessions/" + id + "/revoke", 501, 501, codeNotSupported, codeNotSupported},
 		{"GET", "/login", 405, 405, "", ""},
 		{"GET", "/logout", 405, 405, "", ""},
-		{"POST", "/api/me", 405, 405, "", ""},
+		{"POST", "/api/me", 405, 405, codeMethodNotAllowed, codeMethodNotAllowed},
+		{"GET", "/api/nowhere", 404, 404, codeNotFound, codeNotFound},
+		{"GET", "/api/", 404, 404, codeNotFound, codeNotFound},
 		{"GET", "/nowhere", 404, 404, "", ""},
 		{"GET", "/static/app.css", 200, 200, "", ""},
 		{"GET", "/static/app.js", 200, 200, "", ""},
@@ -239,7 +241,7 @@ func TestPage(t *testing.T) {
 	b.mustLogin("alice")
 	a = b.get("/")
 	a.contains(t, "Signed in as <strong>Alice</strong>", `action="/logout"`, "<strong>memory</strong>")
-	a.lacks(t, "<table>", "The store</h2>", "data-signed-in", `name="password"`)
+	a.lacks(t, "<table", "The store</h2>", "data-signed-in", `name="password"`)
 }
 
 // Static files must not read a session, or keep it alive.
@@ -283,7 +285,16 @@ func TestStoreErrors(t *testing.T) {
 	if a.status != 500 || !strings.HasPrefix(a.body, "Something went wrong") || strings.Contains(a.body, "secret") {
 		t.Errorf("the page answered %d %s", a.status, a.body)
 	}
-	b.get("/static/app.css").wants(t, http.StatusOK, "")
+	// What needs no session does not ask for one.
+	const cookie = "scspg_demo=x"
+	b.send("GET", "/static/app.css", "", "Cookie", cookie).wants(t, http.StatusOK, "")
+	b.send("GET", "/api/nowhere", "", "Cookie", cookie).wants(t, http.StatusNotFound, codeNotFound)
+	b.send("GET", "/nowhere", "", "Cookie", cookie).wants(t, http.StatusNotFound, "")
+	a = b.send("POST", "/api/me", "", "Cookie", cookie)
+	a.wants(t, http.StatusMethodNotAllowed, codeMethodNotAllowed)
+	if allow := a.header.Get("Allow"); !strings.Contains(allow, "GET") {
+		t.Errorf("Allow: %q", allow)
+	}
 }
 
 // Renewing a token keeps the session's values. They must not pass from one user to

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/testcontainers/testcontainers-go"
@@ -17,7 +18,8 @@ import (
 // Container starts a container through testcontainers-go, where an engine answers
 // and the image is there or can be pulled. Unless TESTCONTAINERS_RYUK_DISABLED is set
 // to false, testcontainers' reaper is not used, whose image may not be to be had:
-// Stop removes the container.
+// Stop removes the container. A process that is killed (SIGKILL) before it calls Stop
+// leaves its container behind, named devpg-…, for you to remove.
 func Container(opts ...Option) Source {
 	o := collect(opts)
 	return Source{
@@ -44,14 +46,25 @@ func startContainer(ctx context.Context, o options) (_ *Server, err error) {
 			err = fmt.Errorf("no container engine: %v", r)
 		}
 	}()
+	ctx, cancel := context.WithTimeout(ctx, 2*startTimeout) // a pull takes its time
+	defer cancel()
+	name := containerPrefix + strings.ToLower(rand.Text())
+	server, err := runContainer(ctx, name, o)
+	if err != nil {
+		return nil, errors.Join(err, removeContainer(ctx, name))
+	}
+	return server, nil
+}
+
+// runContainer leaves the container to its caller where it fails.
+func runContainer(ctx context.Context, name string, o options) (*Server, error) {
 	password := rand.Text()
 	var args []string
 	for _, s := range o.settings {
 		args = append(args, "-c", s)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*startTimeout) // a pull takes its time
-	defer cancel()
 	container, err := testcontainers.Run(ctx, o.image,
+		testcontainers.WithName(name),
 		testcontainers.WithEnv(map[string]string{"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": password, "POSTGRES_DB": "postgres"}),
 		testcontainers.WithExposedPorts("5432/tcp"),
 		testcontainers.WithCmd(append([]string{"postgres"}, args...)...),
@@ -59,14 +72,6 @@ func startContainer(ctx context.Context, o options) (_ *Server, err error) {
 		// Once while the image prepares the cluster, once for good.
 		testcontainers.WithWaitStrategy(wait.ForLog("database system is ready to accept connections").WithOccurrence(2)),
 	)
-	stop := func(ctx context.Context) error {
-		return testcontainers.TerminateContainer(container, testcontainers.StopContext(ctx))
-	}
-	defer func() {
-		if err != nil {
-			_ = stop(context.WithoutCancel(ctx))
-		}
-	}()
 	if err != nil {
 		return nil, err
 	}
@@ -74,9 +79,12 @@ func startContainer(ctx context.Context, o options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	stop := func(ctx context.Context) error {
+		return testcontainers.TerminateContainer(container, testcontainers.StopContext(ctx))
+	}
 	var causes []error
 	for _, addr := range addrs {
-		dsn := fmt.Sprintf("postgres://postgres:%s@%s/postgres?sslmode=disable", password, addr)
+		dsn := dsnOf(password, addr)
 		pinging, cancel := context.WithTimeout(ctx, dialTimeout)
 		err := awaitReady(pinging, dsn, nil)
 		cancel()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Server is a running PostgreSQL. Stop it once.
@@ -88,24 +89,40 @@ func collect(opts []Option) options {
 	return o
 }
 
-// Start returns the server of the first source that works. Where none does, the
-// error says what was tried, why each failed, and what can be done. Cancelling ctx
+// Start returns the server of the first source that works; its Source says which ones
+// failed before. Where none works, the error says what was tried, why each failed, and
+// what can be done. Cancelling ctx
 // gives up, and leaves nothing behind; it does not stop a server that has started.
 func Start(ctx context.Context, sources ...Source) (*Server, error) {
 	var report strings.Builder
+	var skipped string
 	var causes []error
 	for _, src := range sources {
 		server, err := src.start(ctx)
 		if err == nil {
+			server.Source += skipped
 			return server, nil
 		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("devpg: gave up while trying %s: %w", src.name, ctx.Err())
 		}
-		fmt.Fprintf(&report, "\n  - %s: %v\n    way out: %s", src.name, err, src.hint)
+		fmt.Fprintf(&report, "\n  - %s: %s\n    way out: %s", src.name, indented(err), src.hint)
+		if !errors.Is(err, errNotSet) {
+			skipped += fmt.Sprintf(" (%s failed: %s)", src.name, firstLine(err))
+		}
 		causes = append(causes, err)
 	}
 	return nil, &startError{text: report.String(), causes: causes}
+}
+
+// indented is the text of err, kept within its item of the list.
+func indented(err error) string {
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "\n      ")
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(err.Error()), "\n")
+	return line
 }
 
 type startError struct {
@@ -116,6 +133,8 @@ type startError struct {
 func (e *startError) Error() string   { return "devpg: no PostgreSQL to be had; tried" + e.text }
 func (e *startError) Unwrap() []error { return e.causes }
 
+var errNotSet = errors.New("it is not set")
+
 // Env uses the server whose DSN the environment variable holds.
 func Env(name string) Source {
 	return Source{
@@ -124,11 +143,15 @@ func Env(name string) Source {
 		start: func(ctx context.Context) (*Server, error) {
 			dsn := os.Getenv(name)
 			if dsn == "" {
-				return nil, errors.New("it is not set")
+				return nil, errNotSet
 			}
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			if err := ping(ctx, dsn); err != nil {
+			err := ping(ctx, dsn)
+			if _, malformed := errors.AsType[*pgconn.ParseConfigError](err); malformed {
+				return nil, errMalformed
+			}
+			if err != nil {
 				return nil, err
 			}
 			return &Server{DSN: dsn, Source: "the server that " + name + " names", stop: func(context.Context) error { return nil }}, nil
@@ -147,12 +170,16 @@ func ping(ctx context.Context, dsn string) error {
 // pingInterval is how often a starting server is asked whether it is ready.
 const pingInterval = 50 * time.Millisecond
 
-// awaitReady returns once the server answers, or with an error once it is gone.
+// awaitReady returns once the server answers, or with an error once it is gone, or
+// where waiting cannot help.
 func awaitReady(ctx context.Context, dsn string, gone <-chan struct{}) error {
 	for {
 		err := ping(ctx, dsn)
 		if err == nil {
 			return nil
+		}
+		if err := hopeless(err); err != nil {
+			return err
 		}
 		select {
 		case <-gone:

@@ -5,15 +5,19 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strconv"
 	"strings"
 
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
 // Download fetches PostgreSQL's programs, once, and starts a private cluster from
-// them. It does not work as root.
+// them. It does not work as root. The library behind it cannot be interrupted: a start
+// that is given up ends in the background, or with this process, by a watchdog.
 func Download(opts ...Option) Source {
 	o := collect(opts)
 	return Source{
@@ -23,38 +27,105 @@ func Download(opts ...Option) Source {
 	}
 }
 
-func startDownload(ctx context.Context, o options) (*Server, error) {
+// download is a private folder and the server that the library runs in it.
+type download struct {
+	dir      string
+	watchdog *watchdog
+	server   *embeddedpostgres.EmbeddedPostgres
+}
+
+func startDownload(ctx context.Context, o options) (_ *Server, err error) {
 	if os.Geteuid() == 0 {
 		return nil, errors.New("we are root, and the downloaded server would be")
+	}
+	port, err := freePort(ctx)
+	if err != nil {
+		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "devpg-")
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort(ctx)
-	if err != nil {
+	d := &download{dir: dir}
+	if d.watchdog, err = startWatchdog(dir); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	password := rand.Text()
+	d.server = embeddedpostgres.NewDatabase(downloadConfig(dir, port, password, o))
+	if err := d.start(ctx); err != nil {
+		return nil, err
+	}
+	return &Server{
+		DSN:    dsnOf(password, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))),
+		Source: "a downloaded PostgreSQL",
+		stop:   func(context.Context) error { return d.stop() },
+	}, nil
+}
+
+func downloadConfig(dir string, port int, password string, o options) embeddedpostgres.Config {
 	parameters := map[string]string{"listen_addresses": "127.0.0.1"}
 	for _, s := range o.settings {
 		name, value, _ := strings.Cut(s, "=")
 		parameters[name] = value
 	}
-	config := embeddedpostgres.DefaultConfig().
+	return embeddedpostgres.DefaultConfig().
 		Port(uint32(port)).
-		Password(rand.Text()).
+		Password(password).
 		RuntimePath(filepath.Join(dir, "run")).
 		DataPath(filepath.Join(dir, "data")).
 		StartParameters(parameters).
 		StartTimeout(startTimeout).
 		Logger(io.Discard)
-	server := embeddedpostgres.NewDatabase(config)
-	if err := server.Start(); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+}
+
+// start returns once the server is up, or ctx has ended. It cleans up where it fails.
+func (d *download) start(ctx context.Context) error {
+	started := make(chan error, 1)
+	go func() { started <- d.server.Start() }()
+	select {
+	case err := <-started:
+		if err != nil {
+			return errors.Join(err, d.cleanUp())
+		}
+		return nil
+	case <-ctx.Done():
+		go d.abandon(started)
+		return ctx.Err()
 	}
-	stop := func(context.Context) error { return errors.Join(server.Stop(), os.RemoveAll(dir)) }
-	if err := ctx.Err(); err != nil {
-		return nil, errors.Join(err, stop(ctx))
+}
+
+// abandon waits for a start that nobody wants any more, and undoes it.
+func (d *download) abandon(started <-chan error) {
+	if err := <-started; err != nil {
+		_ = d.cleanUp()
+		return
 	}
-	return &Server{DSN: config.GetConnectionURL() + "?sslmode=disable", Source: "a downloaded PostgreSQL", stop: stop}, nil
+	_ = d.stop()
+}
+
+func (d *download) stop() error { return errors.Join(d.server.Stop(), d.cleanUp()) }
+
+func (d *download) cleanUp() error {
+	err := errors.Join(d.watchdog.stop(), os.RemoveAll(d.dir))
+	if name := logName(d.server); name != "" {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
+// logName is the file that the library logs to, which it never removes, and whose name
+// it does not tell: it is looked up among the library's own fields. It is "" where those
+// are no longer as they were, or there is no file.
+func logName(server *embeddedpostgres.EmbeddedPostgres) string {
+	v := reflect.ValueOf(server)
+	for _, field := range []string{"syncedLogger", "file", "file", "name"} { // the last two of os.File
+		if v = reflect.Indirect(v); v.Kind() != reflect.Struct {
+			return ""
+		}
+		v = v.FieldByName(field)
+	}
+	if v.Kind() != reflect.String || !strings.HasPrefix(filepath.Base(v.String()), "embedded_postgres_log") {
+		return ""
+	}
+	return v.String()
 }

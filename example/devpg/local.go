@@ -78,7 +78,7 @@ func startLocal(ctx context.Context, o options) (_ *Server, err error) {
 }
 
 func (c *cluster) dsn() string {
-	return fmt.Sprintf("postgres://postgres:%s@127.0.0.1:%d/postgres?sslmode=disable", c.password, c.port)
+	return dsnOf(c.password, net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port)))
 }
 
 func (c *cluster) data() string { return filepath.Join(c.dir, "data") }

@@ -72,15 +72,22 @@ type watchdog struct {
 	pipe io.Closer
 }
 
+// Programs that die with us, such as initdb, may still write for a moment, and a server
+// may still come up: hence the rounds.
 const watchdogScript = `
 cat >/dev/null
 pid="$1/data/postmaster.pid"
-if [ -f "$pid" ]; then
-	kill -QUIT "$(head -n 1 "$pid")" 2>/dev/null
-	n=0
-	while [ -f "$pid" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-fi
-rm -rf "$1"
+round=0
+while [ -d "$1" ] && [ $round -lt 50 ]; do
+	if [ -f "$pid" ]; then
+		kill -QUIT "$(head -n 1 "$pid")" 2>/dev/null
+		n=0
+		while [ -f "$pid" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+	fi
+	rm -rf "$1" 2>/dev/null
+	round=$((round + 1))
+	if [ -d "$1" ]; then sleep 0.1; fi
+done
 `
 
 func startWatchdog(dir string) (*watchdog, error) {
