@@ -17,8 +17,9 @@ CREATE TABLE scs_sessions (
     -- From this instant on the session is not found.
     expiry       timestamptz NOT NULL,
     -- The only indexed column that ever changes, and it changes once an hour:
-    -- updates within the hour stay heap-only (HOT). With a btree on expiry itself
-    -- none of 240,000 rolling updates were HOT; with this one all of 570,000 were.
+    -- updates within the hour stay heap-only (HOT). Of 2,000,000 touches of 100,000
+    -- sessions 100.0% were, and the table grew by 0.4%. With a btree on expiry itself
+    -- none of 240,000 were, and it grew by 27%.
     sweep_at     timestamptz NOT NULL
                  GENERATED ALWAYS AS (date_bin('1 hour', expiry, '2000-01-01 00:00:00+00')) STORED,
     last_seen_at timestamptz NOT NULL DEFAULT now(),

@@ -145,7 +145,7 @@ func (b *bench) fillOurs(ctx context.Context, p *peer, sessions int, expiry expi
 			return err
 		}
 	}
-	return nil
+	return b.warm(ctx, p.pool)
 }
 
 // pgxstoreTable is as the documentation of pgxstore and postgresstore gives it.

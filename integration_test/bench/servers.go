@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ type bench struct {
 // autovacuum on. Local binaries come first, because a container's port proxy would
 // be part of what is measured.
 func (b *bench) start(ctx context.Context) error {
-	settings := []devpg.Option{devpg.Set("max_connections", "200"), devpg.Set("shared_buffers", "1GB"),
+	settings := []devpg.Option{devpg.Set("max_connections", "200"), devpg.Set("shared_buffers", b.sharedBuffers()),
 		devpg.Set("max_wal_size", "8GB"), devpg.Set("checkpoint_timeout", "30min"), devpg.Set("fsync", "on"),
 		devpg.Set("full_page_writes", "on"), devpg.Set("synchronous_commit", "on")}
 	var err error
@@ -55,6 +56,23 @@ func (b *bench) start(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// sharedBuffers hold the largest of the tables: what grows with their size is measured,
+// and not whether it fits.
+func (b *bench) sharedBuffers() string {
+	const perSession = 800 // bytes, with the user's rows and all indexes
+	return fmt.Sprintf("%dMB", max(1024, slices.Max(b.config.growth)*perSession/1_000_000))
+}
+
+// warm reads the tables of ours into them. Without the extension, the first reads do.
+func (b *bench) warm(ctx context.Context, pool *pgxpool.Pool) error {
+	if _, err := pool.Exec(ctx, `CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA pg_catalog`); err != nil {
+		return nil //nolint:nilerr // It comes with PostgreSQL, but not with every package of it.
+	}
+	_, err := pool.Exec(ctx, `SELECT pg_prewarm(c.oid) FROM pg_class c
+		WHERE c.relnamespace = current_schema()::regnamespace AND c.relname LIKE 'scs\_%' AND c.relkind IN ('r', 'i')`)
+	return err
 }
 
 func (b *bench) close() error {
