@@ -24,8 +24,10 @@ type clockReading struct {
 func (c clockReading) earliest(t time.Time) time.Time { return c.clock.Add(-c.heard.Sub(t)) }
 func (c clockReading) latest(t time.Time) time.Time   { return c.clock.Add(-c.asked.Sub(t)) }
 
-// maxReadings bounds the attempts at a sharper reading.
-const maxReadings = 5
+// maxReadings bounds the attempts at a sharper reading. One is needed whose answer took
+// less than the request has begun after the fence: on a busy machine, with a fence that
+// was set a millisecond before, many are not.
+const maxReadings = 50
 
 // beganAfterFence reports whether the request surely began after the fence. The
 // first reading is blurred by the wait for the user's lock; where that matters, the
