@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,14 +69,17 @@ func TestContainerLeavesNothingWhenCancelled(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	go func() {
+	var watching sync.WaitGroup
+	watching.Go(func() {
 		for ctx.Err() == nil {
 			if ours() > 0 {
 				cancel()
 			}
 		}
-	}()
+	})
 	server, err := devpg.Start(ctx, devpg.Container(devpg.Set("cluster_name", mark)))
+	cancel()
+	watching.Wait()
 	if err == nil {
 		_ = server.Stop(t.Context())
 		t.Fatal("it started before it could be cancelled")
