@@ -172,9 +172,13 @@ func startPgBouncer(t *testing.T) (dsn string) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	port := freePort(t)
-	config := fmt.Sprintf("[databases]\ntest = host=%s port=%d dbname=%s user=%s password=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
+	password := "" // where the server asks for none
+	if target.Password != "" {
+		password = " password=" + target.Password
+	}
+	config := fmt.Sprintf("[databases]\ntest = host=%s port=%d dbname=%s user=%s%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
 		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\nunix_socket_dir =\n",
-		target.Host, target.Port, target.Database, target.User, target.Password, port)
+		target.Host, target.Port, target.Database, target.User, password, port)
 	file := filepath.Join(dir, "pgbouncer.ini")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
