@@ -31,6 +31,7 @@ func dsnOf(t testing.TB, schema string) string {
 	}
 	q := u.Query()
 	q.Set("search_path", schema)
+	q.Set("application_name", schema) // for a test to tell its own connections
 	u.RawQuery = q.Encode()
 	return u.String()
 }
@@ -311,8 +312,7 @@ func TestSweeperKeepsSweeping(t *testing.T) {
 		eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
 	}
 	// A server that goes away is tried again.
-	mustExec(t, adminPool(t), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sweeper'
-		AND query LIKE '%scs_sessions%'`)
+	mustExec(t, adminPool(t), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, schemaOf(t, pool))
 	insertSessions(t, pool, 1000, 10, "-3 days", "")
 	eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
