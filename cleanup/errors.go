@@ -47,6 +47,9 @@ func isConflict(err error) bool {
 	return c == codeDeadlock || c == codeSerialization
 }
 
+// isContention reports whether others were in the way.
+func isContention(err error) bool { return code(err) == codeLockNotAvail || isConflict(err) }
+
 // opDelete is the operation that deletes.
 const opDelete = "delete sessions"
 

@@ -11,10 +11,14 @@ import (
 // rows of the user index.
 const maxTries = 4
 
-// sweepByPlace deletes by the place of a row in its table, the fastest way there is.
+// sweepByPlace deletes by the place of a row in its table, the fastest way there is. A
+// batch that meets a row which somebody else has locked is tried again, without such
+// rows, and so is the rest of its listing.
 func (s *sweep) sweepByPlace(ctx context.Context) error {
 	hour, place := longAgo, "(0,0)" // after which to go on
+	contended := false              // the listing in hand has met rows that others hold
 	list := func(ctx context.Context, n int) (places []string, err error) {
+		contended = false
 		b := s.begin()
 		b.Queue(sqlByIndex)
 		b.Queue(s.sql.list, s.graceMicros(), hour, place, n).Query(func(rows pgx.Rows) error {
@@ -27,18 +31,26 @@ func (s *sweep) sweepByPlace(ctx context.Context) error {
 		return places, s.send(ctx, b)
 	}
 	return inBatches(ctx, s, list, func(ctx context.Context, places []string) error {
-		err := s.deletePlaces(ctx, places)
+		if !contended {
+			s.hasty = true
+			err := s.deletePlaces(ctx, s.sql.delete, places)
+			s.hasty = false
+			if contended = isContention(err); !contended {
+				return err
+			}
+		}
+		err := s.deletePlaces(ctx, s.sql.deleteFree, places)
 		for tries := 1; isConflict(err) && tries < maxTries; tries++ {
-			err = s.deletePlaces(ctx, places)
+			err = s.deletePlaces(ctx, s.sql.deleteFree, places)
 		}
 		return err
 	})
 }
 
-func (s *sweep) deletePlaces(ctx context.Context, places []string) error {
+func (s *sweep) deletePlaces(ctx context.Context, sql string, places []string) error {
 	var gone Result
 	b := s.begin()
-	b.Queue(s.sql.delete, s.graceMicros(), arrayOf(places)).QueryRow(func(r pgx.Row) error {
+	b.Queue(sql, s.graceMicros(), arrayOf(places)).QueryRow(func(r pgx.Row) error {
 		return r.Scan(&gone.Expired, &gone.SignedOut, &gone.Revoked, &gone.Evicted, &gone.Renewed, &gone.UserRows)
 	})
 	start := time.Now()

@@ -60,7 +60,7 @@ func (s *sweep) sweepPortably(ctx context.Context) error {
 		s.hasty = met >= patientBatches
 		defer func() { s.hasty = false }()
 		err := s.deleteIDs(ctx, rows)
-		if code(err) != codeLockNotAvail && !isConflict(err) {
+		if !isContention(err) {
 			return err
 		}
 		met++
