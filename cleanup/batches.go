@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// listSize is how many rows are listed at a time, where a batch does not need more:
-// a few tens of milliseconds' reading, so that no snapshot is held for long. One batch
-// by one, each listing would pass over the index entries of all that is gone, as long
-// as no vacuum may remove them.
+// listSize is how many rows are listed at once, unless a batch is larger: few enough to
+// read in some tens of milliseconds, so that no snapshot is held for long. Listing each
+// batch by itself would be slow: until a vacuum, every listing passes over the index
+// entries of the rows that earlier batches have deleted.
 const listSize = 20_000
 
-// inBatches deletes what list finds, oldest first. Each call of list returns the keys
-// of the next n rows that are due: it does not come back to those that were left, which
-// are locked, or somebody else's work.
+// inBatches calls remove on what list finds, in batches, oldest first. Each call of list
+// returns the keys of the next n rows that are due. It does not return to rows that
+// remove has left: they are locked, or another sweep has them.
 func inBatches[K any](ctx context.Context, s *sweep, list func(ctx context.Context, n int) ([]K, error),
 	remove func(context.Context, []K) error) error {
 	for {
@@ -44,7 +44,7 @@ func inBatches[K any](ctx context.Context, s *sweep, list func(ctx context.Conte
 	}
 }
 
-// allowed is how many of n rows the budget leaves, or errBudget.
+// allowed returns how many of n rows the budget allows; if none, errBudget.
 func (s *sweep) allowed(n int) (int, error) {
 	if s.MaxRows > 0 {
 		n = int(min(int64(n), s.MaxRows-s.Rows()))
@@ -60,8 +60,8 @@ func (s *sweep) allowed(n int) (int, error) {
 	}
 }
 
-// next is called before each batch, with how many rows it could take. It pauses, and
-// returns how many it may.
+// next is called before each batch, with the number of rows at hand. It pauses as
+// Options.Pause says, and returns how many rows the batch may have.
 func (s *sweep) next(ctx context.Context, n int) (int, error) {
 	pause := s.Pause
 	if s.Pause == 0 && s.busy {
@@ -80,14 +80,15 @@ func (s *sweep) next(ctx context.Context, n int) (int, error) {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
-	n, err := s.allowed(n) // all three may have been ready
+	n, err := s.allowed(n) // Stop may have been ready together with the timer
 	if err != nil {
 		return 0, err
 	}
 	return n, ended(ctx)
 }
 
-// ended is nil while ctx lasts, then its error, with the cause where there is another.
+// ended returns nil while ctx lasts, and then an error that matches ctx.Err() and
+// context.Cause(ctx).
 func ended(ctx context.Context) error {
 	err, cause := ctx.Err(), context.Cause(ctx)
 	if err == nil || errors.Is(cause, err) {

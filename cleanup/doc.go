@@ -3,12 +3,13 @@
 // grace period. [Sweep] does it once, as the sweeper command does from cron;
 // [Every] keeps doing it, for those who want it inside their app.
 //
-// One rule decides, in every statement that deletes: the session's hour
-// (sweep_at) ended longer than the grace period ago, and its expiry has passed, by
-// the database's clock. Each batch is a short transaction that checks the rule
-// again on the row versions it holds locked, so a session that lives is never
-// deleted, even one that is extended while the sweep looks at it.
+// Every statement that deletes applies one rule: the session's expiry has passed, and
+// the hour that it falls into (the column sweep_at) ended more than the grace period
+// ago, both by the database's clock. Each batch is a short transaction that locks its
+// rows and checks the rule again on what it has locked. So a live session is never
+// deleted, not even one that is extended while the sweep looks at it.
 //
-// A sweep may be killed at any moment: a session goes with its row in the user
-// index or not at all. Any number of sweeps may run at the same time.
+// A sweep may be killed at any moment: a session and its row in the user index are
+// deleted together or not at all. Any number of sweeps may run at the same time; they
+// skip each other's rows.
 package cleanup

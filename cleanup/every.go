@@ -9,12 +9,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Every sweeps again and again, with interval between the end of a sweep and the
-// beginning of the next, more or less a tenth of it at random, so that the instances
-// of an app do not sweep in step. It begins at once. A sweep that fails is logged, and
-// the next one tries again. Every returns an error that matches ctx.Err(), and its
-// cause, once ctx has ended; nil once Options.Stop is closed; or at once an error that
-// names what is wrong with its arguments. It starts no goroutine.
+// Every sweeps at once, and then again and again until ctx ends or Options.Stop is
+// closed. Between the end of a sweep and the start of the next it waits for interval,
+// plus or minus up to a tenth at random, so that the instances of an app do not sweep in
+// step. A sweep that fails is logged to Options.Logger, and the next one tries again.
+//
+// Every blocks, and starts no goroutine. It returns an error that matches ctx.Err() and
+// context.Cause(ctx) once ctx has ended, nil once Stop is closed, and, before the first
+// sweep, an error that names the argument that is wrong: interval must be positive.
 func Every(ctx context.Context, pool *pgxpool.Pool, interval time.Duration, o Options) error {
 	if interval <= 0 {
 		return fmt.Errorf("cleanup: the interval is %v: it must be positive", interval)

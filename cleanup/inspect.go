@@ -38,8 +38,9 @@ type Relation struct {
 	Bloat *int64 `json:"bloat_bytes,omitempty"`
 }
 
-// Inspect reads what a sweep with these options would delete, how large the tables
-// and indexes are, and about how much of that is bloat. It changes nothing, and works on a standby.
+// Inspect reads what a sweep with these options would delete, how large the tables and
+// indexes are, and about how much of that is bloat. It changes nothing, and works on a
+// standby. It counts every session that is due, within Options.StatementTimeout.
 func Inspect(ctx context.Context, pool *pgxpool.Pool, o Options) (Report, error) {
 	o, err := o.withDefaults()
 	if err != nil {

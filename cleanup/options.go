@@ -37,15 +37,16 @@ type Options struct {
 	// Default (0): DefaultBatch.
 	Batch int
 
-	// Pause is waited between two batches. Default (0): none, while nobody else writes
-	// to the server; beside traffic, batches have at most 200 sessions, and the pause is
-	// twice as long as the batch took. For full speed always, use time.Nanosecond.
+	// Pause is how long the sweep waits between two batches. Default (0): automatic. While
+	// nobody else writes to the server there is no pause; otherwise a batch has at most
+	// 200 sessions, and the pause is twice as long as the batch took. For full speed
+	// regardless of traffic, use time.Nanosecond.
 	Pause time.Duration
 
-	// Grace is how long a session stays after its expiry, and a tombstone after what
-	// would have been its expiry, rounded up to the hour. For as long, an app can
-	// tell why a session ended, and a request in flight meets its tombstone.
-	// Default (0): DefaultGrace. For none, use time.Nanosecond.
+	// Grace is how long the row of a session is kept after its expiry, rounded up to the
+	// full hour; an ended session is kept until what would have been its expiry, and then
+	// as long. Until then an app can tell why the session ended, and a request in flight
+	// cannot revive it. Default (0): DefaultGrace. For none, use time.Nanosecond.
 	Grace time.Duration
 
 	// MaxDuration ends the sweep after the batch that exceeds it, and cuts a pause
@@ -56,9 +57,9 @@ type Options struct {
 	// number.
 	MaxRows int64
 
-	// Stop ends the sweep after the batch in hand once it is closed, in an orderly
-	// way that the end of a context does not allow: the Done channel of a
-	// signal.NotifyContext, for instance. Default (nil): never.
+	// Stop, once closed, ends the sweep after the batch under way, with a nil error and
+	// Result.OutOfBudget. (The end of ctx rolls that batch back.) Pass for instance the
+	// Done channel of a signal.NotifyContext. Default (nil): never.
 	Stop <-chan struct{}
 
 	// StatementTimeout is PostgreSQL's statement_timeout for each statement, in whole

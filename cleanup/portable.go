@@ -28,17 +28,19 @@ type row struct {
 // neither to delete by place nor to skip locked rows: a batch that meets a lock is
 // passed over as a whole, once LockTimeout has passed.
 func (s *sweep) sweepPortably(ctx context.Context) error {
-	hour := longAgo  // to go on with
-	var passed []row // over, in that hour and before
-	met := 0         // batches that met locks
-	before := int64(-1)
+	hour := longAgo     // where the next listing begins
+	var passed []row    // rows that were left because of locks, for the OFFSET
+	met := 0            // batches that met locks
+	before := int64(-1) // progress before the last listing
 	list := func(ctx context.Context, n int) (list []row, err error) {
 		progress := s.Rows() + int64(met)
 		if progress == before {
-			return nil, nil // something else keeps them, a trigger for instance, and would for ever
+			// Nothing was deleted or left since the last listing. Something else keeps
+			// these rows, a trigger for instance: listing them again would not end.
+			return nil, nil
 		}
 		before = progress
-		// Within the hour they come first again: they are older, or further in front.
+		// The listing begins with this hour again, and those of it come first.
 		passed = slices.DeleteFunc(passed, func(r row) bool { return !sameTime(r.hour, hour) })
 		b := s.begin()
 		b.Queue(sqlByIndex)

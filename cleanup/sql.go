@@ -29,9 +29,9 @@ const (
 		set_config('synchronous_commit', 'off', true), pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
 
 	sqlCitus = `SELECT to_regclass('pg_dist_partition') IS NOT NULL`
-	// Whoever has locked a table for long, or lacks a privilege, is met here, and so is
-	// a server that is read-only. The deletions take the locks that deleting takes:
-	// CREATE INDEX, for one, lets others read.
+	// These find out, before any work, whether a table is locked by somebody else, a
+	// privilege is missing, or the server is read-only. The DELETEs take the lock mode
+	// that the real ones take: a table under CREATE INDEX, for one, can still be read.
 	sqlProbe           = `SELECT sweep_at FROM {sessions} LIMIT 0`
 	sqlProbeUser       = `SELECT id FROM {user_sessions} LIMIT 0`
 	sqlProbeDelete     = `DELETE FROM {sessions} WHERE false`

@@ -17,9 +17,10 @@ import (
 // Result.OutOfBudget is set, which is not an error. It uses one connection at a
 // time, and is safe to call from anywhere at once.
 //
-// When ctx ends, the batch in hand is rolled back, and Sweep returns the result so
-// far with an error that matches ctx.Err(), and its cause. Errors match ErrNotMigrated and ErrReadOnly where these are
-// the cause.
+// When ctx ends, the batch under way is rolled back, and Sweep returns the result so
+// far with an error that matches ctx.Err() and context.Cause(ctx). To let the batch
+// finish, close Options.Stop instead. Other errors to match with errors.Is are
+// ErrNotMigrated and ErrReadOnly. The result is valid with an error, too.
 func Sweep(ctx context.Context, pool *pgxpool.Pool, o Options) (Result, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -40,7 +41,7 @@ type sweep struct {
 	started time.Time
 
 	portable bool
-	hasty    bool // waits for locks no longer than hasteShare of LockTimeout
+	hasty    bool // waits for locks for a hasteShare-th of LockTimeout only
 	tempo
 }
 
@@ -118,9 +119,10 @@ func (s *sweep) inTransaction(ctx context.Context, f func(ctx context.Context, t
 	})
 }
 
-// begin returns a batch that is such a transaction in one round trip, for what
-// inTransaction has tried before: in most of its modes pgx prepares all of a batch
-// first, which waits for locks on tables, and no timeout would hold yet.
+// begin returns a batch that does the same in one round trip; send adds the COMMIT. In
+// most query modes pgx prepares all statements of a batch before it runs the first, and
+// preparing waits for table locks while no timeout is set yet. So preflight has run
+// statements on the same tables through inTransaction before.
 func (s *sweep) begin() *pgx.Batch {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
@@ -138,8 +140,8 @@ func (s *sweep) send(ctx context.Context, b *pgx.Batch) error {
 // included.
 const patience = 15 * time.Second
 
-// bounded is for one transaction. The server keeps to the timeouts by itself; this
-// is for one that no longer answers.
+// bounded runs one transaction with a deadline, in case the server no longer answers.
+// The statement and lock timeouts are enforced by the server itself.
 func (s *sweep) bounded(ctx context.Context, f func(ctx context.Context) error) error {
 	own, cancel := context.WithTimeout(ctx, s.StatementTimeout+patience)
 	defer cancel()

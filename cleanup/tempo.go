@@ -7,26 +7,27 @@ import (
 )
 
 const (
-	// Beside others who write, a sweep makes small batches, and rests twice as long as
-	// each of them took: a request then waits for a core, or for the log to be flushed,
-	// no longer than for another request. It costs two thirds of the speed.
+	// While others write to the server, a sweep makes small batches, and pauses after
+	// each for politePause times as long as it took. A request that meets a batch then
+	// waits for it no longer than for another request. The sweep runs at about a third
+	// of its speed.
 	politeBatch = 200
 	politePause = 2
 
-	// busyWrites is from how many transactions of others a second a server counts as
+	// busyWrites is how many writing transactions of others per second make a server
 	// busy.
 	busyWrites = 20
-	// observation is over how long they are counted.
+	// observation is the shortest time over which they are counted.
 	observation = 100 * time.Millisecond
 )
 
 // tempo is how fast a sweep may go.
 type tempo struct {
-	busy bool          // until it is known that the server is not
-	last time.Duration // the last batch
-	xid  int64         // the next transaction id, as of seen
+	busy bool          // others write; true at first, until it is known
+	last time.Duration // how long the last batch took
+	xid  int64         // the server's next transaction id at the time seen
 	seen time.Time
-	own  int64 // transactions of ours since
+	own  int64 // transaction ids that this sweep has used since
 }
 
 // observe reads the next transaction id, which comes with the settings of each of our

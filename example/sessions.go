@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"net/netip"
 	"time"
@@ -8,8 +9,8 @@ import (
 	"github.com/scspg/scspg/pgstore"
 )
 
-// requireStore runs next where sessions live in PostgreSQL, and answers 501 where
-// the store at hand cannot do what is asked.
+// requireStore returns next if sessions live in PostgreSQL, and otherwise a handler that
+// answers 501: the other stores cannot do what is asked.
 func (s *server) requireStore(next http.HandlerFunc) http.HandlerFunc {
 	if s.store != nil {
 		return next
@@ -99,19 +100,14 @@ func (s *server) revoke(w http.ResponseWriter, r *http.Request, u user) {
 }
 
 func (s *server) revokeOthers(w http.ResponseWriter, r *http.Request, u user) {
-	ctx := r.Context()
-	token := s.sm.Token(ctx)
-	n, err := s.store.RevokeOthers(ctx, u.Username, token)
-	if err == nil {
-		s.done(w, r, noticeOthersRevoked, map[string]int{"revoked": n})
-		return
-	}
-	// Where two devices sign out all others at once, the second one has itself ended
-	// since its request began. Reading its session again tells that it has; why, the
-	// next request learns.
-	if _, found, findErr := s.store.FindCtx(ctx, token); findErr == nil && !found {
+	n, err := s.store.RevokeOthers(r.Context(), u.Username, s.sm.Token(r.Context()))
+	switch {
+	case errors.Is(err, pgstore.ErrNotLive):
+		// Two devices signed out all others at once, and the other one was first.
 		s.notSignedIn(w, r)
-		return
+	case err != nil:
+		s.internalError(w, r, "revoking the other sessions", err)
+	default:
+		s.done(w, r, noticeOthersRevoked, map[string]int{"revoked": n})
 	}
-	s.internalError(w, r, "revoking the other sessions", err)
 }

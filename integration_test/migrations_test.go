@@ -53,7 +53,7 @@ func TestMigrateUpDownUp(t *testing.T) {
 	if got := shape(t, pool, schema); got != "" {
 		t.Errorf("Version has made something: %s", got)
 	}
-	if err := migrations.Down(t.Context(), pool); !errors.Is(err, migrations.ErrNotMigrated) {
+	if err := migrations.Down(t.Context(), pool); !errors.Is(err, migrations.ErrNoneApplied) {
 		t.Errorf("Down of nothing: %v", err)
 	}
 	migrate(t, pool)

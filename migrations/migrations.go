@@ -1,18 +1,17 @@
-// Package migrations creates and upgrades the tables of pgstore.
+// Package migrations creates and upgrades the tables of package pgstore.
 //
-// [Up] does it from Go, from any number of processes at once. The files are goose
-// migrations, so that goose's own command works on them too:
+// [Up] does it from Go, and may be called by any number of processes at once. The
+// migrations are goose files, so goose's own command works on them, too:
 //
 //	goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up
 //
-// Both keep their account in [VersionTable], apart from goose's default table: the
-// migrations of the app around us are left alone.
+// Both record the applied versions in [VersionTable] instead of goose's default table,
+// so that they do not interfere with an app's own goose migrations.
 //
-// The tables go into one schema: the one that [Schema] names, else the first of the
-// search_path. What other schemas hold makes no difference. Nothing is tied to a
-// connection beyond its transaction, so PgBouncer may stand in between, in
-// transaction mode too. Nothing is printed, and goose's global settings are neither
-// read nor changed. All functions are safe for concurrent use.
+// The tables are created in one schema: the one that [Schema] names, or else the first
+// of the search_path. PgBouncer may be in between, also in transaction mode. Nothing is
+// printed, and goose's global settings are neither read nor changed. All functions are
+// safe for concurrent use.
 //
 // Errors begin with "migrations: ", unwrap to their cause (for instance a
 // *pgconn.PgError), and hold no password.
@@ -30,8 +29,8 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// VersionTable is where goose notes which migrations a schema has had. Who uses
-// goose on [FS] or on the files passes it as goose's table name.
+// VersionTable is the table that records the applied migrations. If you run goose on
+// [FS] or on the files yourself, pass it as goose's table name.
 const VersionTable = "scspg_goose_db_version"
 
 // FS holds the migrations as goose's SQL files, at its root.
@@ -39,8 +38,8 @@ const VersionTable = "scspg_goose_db_version"
 //go:embed *.sql
 var FS embed.FS
 
-// ErrNotMigrated is returned by [Down] where no migration is applied.
-var ErrNotMigrated = errors.New("migrations: nothing to roll back: no migration is applied")
+// ErrNoneApplied is returned by [Down] if no migration is applied.
+var ErrNoneApplied = errors.New("migrations: nothing to roll back: no migration is applied")
 
 // Option changes where the functions of this package work.
 type Option func(*options)
@@ -55,30 +54,32 @@ func Schema(name string) Option { return func(o *options) { o.schema = name } }
 
 // Migration is one migration, as [Status] reports it.
 type Migration struct {
-	Version   int64     // 1 for the first; there are no gaps
-	Name      string    // the file's name, such as "00001_create_sessions.sql"
-	Applied   bool      // whether the database has had it
-	AppliedAt time.Time // when, by the database's clock in its time zone; zero unless Applied
+	Version   int64  // 1 for the first; there are no gaps
+	Name      string // the file's name, such as "00001_create_sessions.sql"
+	Applied   bool
+	AppliedAt time.Time // by the database's clock; zero unless Applied
 }
 
 // Up applies the migrations that are missing, oldest first, each in a transaction of
 // its own: one that fails leaves no trace, those before it stay. Where nothing is
 // missing it costs two small queries and takes no lock.
 //
-// Any number of processes may call it at once: one applies, under an advisory lock
-// that ends with its transaction, and the others wait for it, without a connection.
-// The wait ends with ctx; give it a deadline. The one that works uses one connection
-// of the pool and one of its own, so a pooler in between needs two to give.
+// Any number of processes may call it at once: one of them migrates, holding a
+// transaction-level advisory lock, and the others wait without keeping a connection.
+// The wait ends with ctx, so give ctx a deadline. The process that migrates uses one
+// connection of pool and opens one besides, so a pooler must have two server
+// connections to give.
 //
-// The role needs USAGE and CREATE on the schema.
+// The role needs USAGE and CREATE on the schema, or, where nothing is missing, SELECT
+// on [VersionTable].
 func Up(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	m := newMigrator(pool, opts)
 	return m.explain("up", m.up(ctx))
 }
 
 // Down rolls back the migration that was applied last. Rolling back the first one
-// drops the tables, with every session in them. It returns [ErrNotMigrated] where
-// none is applied. It waits for other processes as [Up] does.
+// drops the tables, with every session in them. It returns [ErrNoneApplied] where
+// none is applied. Like [Up], it waits for other processes that migrate.
 func Down(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	m := newMigrator(pool, opts)
 	return m.explain("down", m.down(ctx))
@@ -118,12 +119,12 @@ func (m *migrator) down(ctx context.Context) error {
 	if version, err := m.version(ctx); err != nil {
 		return err
 	} else if version == 0 {
-		return ErrNotMigrated
+		return ErrNoneApplied
 	}
 	return m.locked(ctx, func(ctx context.Context, p *goose.Provider) error {
 		_, err := p.Down(ctx)
 		if errors.Is(err, goose.ErrNoNextVersion) {
-			return ErrNotMigrated // another process was first
+			return ErrNoneApplied // another process was first
 		}
 		return err
 	})

@@ -182,7 +182,7 @@ func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
 // explain says which operation failed, and what to do where that is known.
 func (m *migrator) explain(op string, err error) error {
-	if err == nil || errors.Is(err, ErrNotMigrated) {
+	if err == nil || errors.Is(err, ErrNoneApplied) {
 		return err
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -11,22 +11,29 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// admission is the one transaction in which a session becomes a live session of a
-// user, is handed from one user to another, or continues under a new token.
+// The rule that the limit, the listing and RevokeAll rest on: a session becomes a
+// live session of a user in one place, the transaction below, under that user's lock.
+// Every other write is an UPDATE by id of a row that is alive and whose user stays
+// the same. It never inserts, revives, or changes the user. (Anonymous sessions are
+// inserted freely.)
+
+// admission is that transaction: a session gets a user, changes its user, or continues
+// under a new token.
 //
-// Round trip one takes the user's lock, then the session's row and that of the
-// session it renews, then reads what the user has. The rest is decided here, under
-// the lock; round trip two evicts, writes, indexes and commits.
+// The first round trip locks the user's row in scs_users, then the session's row and
+// that of the session it renews, and reads the user's sessions. What to do is decided
+// in Go, while the locks are held. The second round trip evicts, writes, updates the
+// user's index, and commits.
 //
-// It runs at READ COMMITTED, where each statement sees what was committed before it
-// began. Under a snapshot older than the lock, two sign-ins would count each other
-// out and both find room.
+// It runs at READ COMMITTED, where each statement sees what was committed before the
+// statement began. With a snapshot taken before the lock was granted, two sign-ins
+// would not see each other, and both would find room.
 type admission struct {
 	write
-	req    *request // nil where the store knows nothing of the request
-	prior  *entry   // the session as its request found it; nil for a new token
-	renews *entry   // the session that this request deleted, and that this one continues
-	fresh  bool     // the token was made by this request, and has not been tried yet
+	req    *request // nil if the store knows nothing of the request
+	prior  *entry   // the session as the request loaded it; nil for a new token
+	renews *entry   // the deleted session that the new token continues, or nil
+	fresh  bool     // the token is new and this is the first attempt: its row need not be locked
 
 	// Read under the lock.
 	fence   pgtype.Timestamptz
@@ -34,22 +41,22 @@ type admission struct {
 	renewed row
 	created map[pgtype.UUID]time.Time // the user's index
 	others  []candidate               // the user's other live sessions
-	lapsed  []pgtype.UUID             // those that have timed out
-	stale   []pgtype.UUID             // index rows of those that have ended
+	lapsed  []pgtype.UUID             // the user's sessions that have timed out
+	stale   []pgtype.UUID             // index rows to delete: their sessions have ended or are gone
 	reading clockReading
 
-	sent []byte // the data that an earlier attempt has tried to store
+	sent []byte // the data of the last attempt, to recognize a commit whose answer was lost
 }
 
-// renewsEnded reports whether this is the renewal of a session that its request
-// found ended, or in other hands, when it came to delete it.
+// renewsEnded reports whether this would renew a session that had already ended, or
+// belonged to another user, when the request deleted it.
 func (a *admission) renewsEnded() bool {
 	return a.renews != nil && a.renews.user == a.user &&
 		(a.renews.took.state() != Active || a.renews.took.user != a.user)
 }
 
-// isRenewal reports whether the user stays: then the session keeps its age and its
-// place. An anonymous predecessor only hands over its data.
+// isRenewal reports whether the session continues one of the same user, and so keeps
+// its age and its place in the limit. From an anonymous one it only takes the data.
 func (a *admission) isRenewal() bool { return a.renews != nil && a.renews.user == a.user }
 
 // admit runs the transaction.
@@ -59,7 +66,7 @@ func (s *Store) admit(ctx context.Context, a *admission) (out outcome, err error
 		if limit, err = s.cfg.limitOf(ctx, a.user); err != nil {
 			return out, err
 		}
-		leave, err := s.users.enter(ctx, a.user)
+		leave, err := s.queue.enter(ctx, a.user)
 		if err != nil {
 			return out, err
 		}
@@ -90,12 +97,13 @@ func (s *Store) readAdmission(ctx context.Context, conn *pgxpool.Conn, a *admiss
 	b.Queue(sqlBegin)
 	if a.user != "" {
 		b.Queue(sqlClock).QueryRow(func(r pgx.Row) error { return r.Scan(&a.reading.clock) })
-		// Alone and first: what follows must see what its holders have committed.
+		// A statement of its own, and before all reads, so that these see what earlier
+		// holders of the lock have committed.
 		b.Queue(s.sql.lockUser, a.user).QueryRow(func(r pgx.Row) error { return r.Scan(&a.fence) })
 	}
 	if a.fresh {
-		// Nobody else knows the token. Should its row be there all the same, the
-		// insert fails, and the next attempt looks.
+		// Nobody else knows the token, so there should be no row to lock. If there is
+		// one, the insert fails with a unique violation, and the retry locks it.
 		a.own = row{}
 	} else {
 		b.Queue(s.sql.lock, a.id).QueryRow(a.own.scan)
@@ -113,8 +121,8 @@ func (s *Store) readAdmission(ctx context.Context, conn *pgxpool.Conn, a *admiss
 	return err
 }
 
-// queueUserRead asks for what the user has: all of it where there is a limit to
-// keep, otherwise only the ages of the sessions at hand.
+// queueUserRead queues the reads of the user's sessions: all of them if there is a
+// limit to enforce, otherwise only the creation times of the sessions at hand.
 func (s *Store) queueUserRead(b *pgx.Batch, a *admission, limit int) {
 	a.created = make(map[pgtype.UUID]time.Time)
 	readAge := func(rows pgx.Rows) error {
@@ -163,32 +171,32 @@ func (s *Store) queueUserRead(b *pgx.Batch, a *admission, limit int) {
 	})
 }
 
-// mayLive decides, under the locks, whether the write may go through at all.
+// mayLive decides, under the locks, whether the session may be written. If not, a.own
+// says what has become of it.
 func (s *Store) mayLive(ctx context.Context, conn *pgxpool.Conn, a *admission) (bool, error) {
 	switch own := a.own.state(); {
 	case own == Ended || own == Expired:
 		return false, nil
 	case own == Active && a.own.user == a.user && a.sent != nil && bytes.Equal(a.own.data, a.sent):
-		return true, nil // an earlier attempt got through, and its answer was lost
+		return true, nil // an earlier attempt succeeded, and its answer was lost
 	case own == None && (a.prior != nil || a.standIn):
-		return false, nil // it was there, and has been swept
+		return false, nil // it existed and has been swept
 	case a.prior != nil && a.own.user != a.prior.user:
-		return false, nil // it has changed hands since it was found
+		return false, nil // it has changed its user since the request loaded it
 	case a.prior == nil && own == Active && a.own.user == a.user:
-		return true, nil // the same, of a token that this attempt need not continue
+		return true, nil // a live session of this user whose state the request does not know
 	case a.user == "":
 		return a.prior != nil || !a.renewsEnded(), nil
 	}
-	if !a.isRenewal() {
-		began, err := a.beganAfterFence(ctx, conn)
-		return err == nil && a.passes(began), err
-	}
-	if a.renewsEnded() || a.renewed.reason != SignedOut {
-		a.own = a.renewed
+	if a.isRenewal() && (a.renewsEnded() || a.renewed.reason != SignedOut) {
+		a.own = a.renewed // somebody else has ended it
 		return false, nil
 	}
-	// It was alive when it was deleted: a fence set before that had spared it.
-	return a.passes(a.renews.deletedAt.After(a.fence.Time)), nil
+	ok, err := a.passesFence(ctx, conn)
+	if err == nil && !ok {
+		a.own.present, a.own.reason = true, Revoked
+	}
+	return ok, err
 }
 
 func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admission, victims []pgtype.UUID) (out outcome, err error) {
@@ -197,7 +205,9 @@ func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admis
 	b := &pgx.Batch{}
 	if len(a.lapsed) > 0 {
 		s.queueLapse(b, a.lapsed, a.user)
-		victims = append(victims, a.lapsed...) // should a write have been first
+		// If a write has extended one of them before the lapse, it is alive again:
+		// end it too.
+		victims = append(victims, a.lapsed...)
 	}
 	if len(victims) > 0 {
 		s.queueEnd(b, victims, Evicted, "", a.user, newMark(), &evicted)
@@ -207,18 +217,18 @@ func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admis
 		s.queueEnd(b, []pgtype.UUID{a.renews.id}, Renewed, SignedOut, a.renews.took.user, newMark(), nil)
 		a.stale = append(a.stale, a.renews.id)
 	}
-	switch {
-	case a.own.present:
+	if a.own.present {
 		b.Queue(s.sql.switchUser, a.id, nullable(a.user), data, ttl.Microseconds()).QueryRow(out.scanStamp)
-	default:
+	} else {
 		b.Queue(s.sql.admit, a.id, nullable(a.user), data, ttl.Microseconds()).QueryRow(out.scanStamp)
 	}
 	if a.own.user != "" && a.own.user != a.user {
-		s.queueUnindex(b, a.own.user, []pgtype.UUID{a.id}) // the sweep will know the last user only
+		// The sweep deletes the index row of the session's last user only.
+		s.queueUnindex(b, a.own.user, []pgtype.UUID{a.id})
 	}
 	if a.user != "" {
 		client := s.clientOf(ctx, a.req)
-		var created *time.Time // the database's now, unless the session is older than its token
+		var created *time.Time // nil: now, by the database; set if the session is older than its token
 		if t, ok := a.created[a.id]; ok && a.own.user == a.user {
 			created = &t
 		} else if a.isRenewal() {

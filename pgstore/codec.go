@@ -12,21 +12,23 @@ import (
 	"github.com/alexedwards/scs/v2"
 )
 
-// Codec is an scs codec that tells the store whose session it encodes. It is
-// deterministic, so that an unchanged session is seen to be unchanged, and compact.
+// Codec is an scs codec that records whose session it encodes, so that the store can
+// limit and list a user's sessions. It is compact, and deterministic: an unchanged
+// session encodes to the same bytes.
 //
-// Strings, []byte, bools, integers, floats, time.Time and time.Duration keep their
-// Go types: an int stays an int. A time keeps its instant and its
-// zone offset, in whole minutes. An empty
-// or nil []byte comes back empty. Any other value goes through encoding/gob, and its
-// type must be registered with gob.Register; where a process does not know the type,
-// the value is carried through unchanged, and Get's type assertions fail.
+// Strings, []byte, bools, integers, floats, time.Time and time.Duration keep their Go
+// types: an int stays an int. A nil []byte comes back empty. A time keeps its instant
+// and, if that is a whole number of minutes, its zone offset, but not the name of its
+// location. Any other value goes through encoding/gob, and its type must be registered
+// with gob.Register. A process that has not registered the type carries the value
+// through unchanged; there, scs's typed getters return their zero value.
 //
-// It also decodes what scs.GobCodec has written. Data that it cannot read at all
-// decodes as an empty session that is past its deadline, with an error logged, so
-// that a damaged row costs its user a sign-in and not every request.
+// Codec also decodes what scs.GobCodec has written. Data that is neither its own nor
+// gob decodes to an empty session past its deadline, and an error is logged to
+// slog.Default(): a damaged row costs its user one sign-in, not an error at every
+// request.
 //
-// The zero value is usable, and knows no users.
+// The zero value is usable: all sessions are then anonymous.
 type Codec struct {
 	// UserKey is the session key under which the app keeps the user's id: a string,
 	// an integer, or a fmt.Stringer, whose text has at most 255 bytes of valid UTF-8
@@ -37,7 +39,7 @@ type Codec struct {
 
 var _ scs.Codec = Codec{}
 
-// scratch is what Encode works in.
+// scratch holds the buffers of one Encode.
 type scratch struct {
 	buf  []byte
 	keys []string
@@ -53,14 +55,15 @@ const (
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
-// release gives s back without the keys of the session, which it would keep alive.
+// release returns s to the pool, without the session's keys, which it would keep alive.
 func (s *scratch) release() {
 	clear(s.keys)
 	scratches.Put(s)
 }
 
-// Encode returns the session as bytes. An error names the key of the value that
-// cannot be encoded, or that cannot be a user's id. Safe for concurrent use.
+// Encode encodes a session. If a value cannot be encoded, or the value under UserKey
+// cannot be a user's id, the error names the key. Safe for
+// concurrent use.
 func (c Codec) Encode(deadline time.Time, values map[string]any) ([]byte, error) {
 	h := header{sec: deadline.Unix(), nsec: uint64(deadline.Nanosecond())}
 	if c.UserKey != "" {
@@ -107,9 +110,10 @@ func sizeHint(v any) int {
 	}
 }
 
-// Decode returns the session that b holds. Its values do not alias b. It returns an
-// error only for a damaged frame, which the store takes for a missing session before
-// it comes to that. Safe for concurrent use.
+// Decode decodes a session. The values do not alias b. It returns an error only if b
+// begins like Encode's output and is damaged; the store checks for that before and
+// reports such a session as not found, so that scs does not see the error. Safe for
+// concurrent use.
 func (c Codec) Decode(b []byte) (time.Time, map[string]any, error) {
 	if !isFrame(b) {
 		return decodeForeign(b)
@@ -118,7 +122,7 @@ func (c Codec) Decode(b []byte) (time.Time, map[string]any, error) {
 	if err != nil {
 		return time.Time{}, nil, fmt.Errorf("pgstore: %w", err)
 	}
-	// All keys and strings are parts of one copy.
+	// One copy of b holds all keys and strings, which saves an allocation for each.
 	text := string(b)
 	part := func(chunk []byte) string {
 		start := cap(b) - cap(chunk) // chunk is a slice of b

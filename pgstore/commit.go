@@ -15,17 +15,18 @@ import (
 // 1 GB for a field (https://www.postgresql.org/docs/current/limits.html).
 const maxDataBytes = 1<<30 - 1<<16
 
-// anyVersion makes an update the last write that wins.
+// anyVersion, as the version that an update expects, lets it overwrite whatever is
+// there: the last write wins.
 const anyVersion = 0
 
-// write is one Commit, checked.
+// write is one call of CommitCtx, checked by newWrite.
 type write struct {
 	id      pgtype.UUID
-	standIn bool // names an existing session: never inserts
-	data    []byte
-	user    string
+	standIn bool   // the token was a key of All: an existing session, never inserted
+	data    []byte // never nil
+	user    string // "" while anonymous
 	ttl     time.Duration
-	noTouch bool
+	noTouch bool // the request must not extend its session
 }
 
 // newWrite checks what can be checked without the database.
@@ -58,14 +59,16 @@ func (s *Store) Commit(token string, data []byte, expiry time.Time) error {
 	return s.CommitCtx(context.Background(), token, data, expiry)
 }
 
-// CommitCtx stores the data of a session until expiry, taken as a time to live from
-// now. Where the session has meanwhile ended or expired, or changed hands, the write
-// is dropped and CommitCtx returns nil: Stat counts it, and StatusOf tells. Data
-// that names a user for the first time is a sign-in, and may fail with ErrUserLimit.
+// CommitCtx stores data as the session with this token. The time from now to expiry
+// is its time to live on the database's clock. If the session has ended or expired
+// meanwhile, or belongs to another user, the write is dropped and CommitCtx returns
+// nil: Stat.Dropped counts it, and StatusOf says why. A commit that gives the session
+// a user is a sign-in, and may return ErrUserLimit.
 //
-// Under Track, data equal to what was found is not written, data found outdated is
-// merged by key with what another request has written, and a new token continues
-// the session that the request has deleted, if it has.
+// Under Track, data that equals what the request loaded is not written; if another
+// request has written the session since it was loaded, the changes of both are merged
+// key by key; and a new token continues the session that the same request deleted, if
+// there is one.
 func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry time.Time) error {
 	req := s.requestOf(ctx)
 	w, err := s.newWrite(ctx, req, token, data, expiry)
@@ -88,8 +91,9 @@ func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry
 	return err
 }
 
-// commitPlain is last write wins, as scs documents it. req is what is known of the
-// request, or nil.
+// commitPlain commits without Track: the last write wins, as scs documents it. req is
+// what plainRequests knows of the request, or nil. alive reports whether the session
+// is alive afterwards.
 func (s *Store) commitPlain(ctx context.Context, req *request, w write) (alive bool, err error) {
 	a := admission{write: w, req: req}
 	if req != nil {
@@ -120,19 +124,20 @@ func (s *Store) commitPlain(ctx context.Context, req *request, w write) (alive b
 	switch {
 	case req == nil:
 	case !out.written:
-		// LoadAndSave may commit it again, without the user's id.
+		// After a failed SignIn, LoadAndSave commits this token again, without the
+		// user's id. Remember that it was refused.
 		req.put(entry{id: w.id, state: Ended})
 	case a.renews != nil:
-		req.settle(a.renews.id)
+		req.markRenewed(a.renews.id)
 	}
 	return out.written, nil
 }
 
-// commitTracked knows what its request has loaded.
+// commitTracked commits under Track, which knows what the request has loaded.
 func (s *Store) commitTracked(ctx context.Context, req *request, w write) (alive bool, err error) {
 	e, known := req.entry(w.id)
 	if known && e.state != Active {
-		// It had ended when it was found, or ended by this request.
+		// It had already ended when this request loaded it, or this request ended it.
 		s.stat.dropped.Add(1)
 		return false, nil
 	}
@@ -182,23 +187,31 @@ func (s *Store) commitTracked(ctx context.Context, req *request, w write) (alive
 	}
 	s.count(out)
 	if out.written && a.renews != nil {
-		req.settle(a.renews.id)
+		req.markRenewed(a.renews.id)
 	}
-	e.id, e.saved = w.id, true
-	if out.written {
-		e.state, e.reason, e.user, e.loaded = Active, "", w.user, true
-		at := time.Now()
-		if w.noTouch && known {
-			out.now = e.now.Add(at.Sub(e.at)) // last_seen_at has not moved with the clock
-		}
-		e.stamp, e.at = out.stamp, at
-		e.base, e.exact = w.data, bytes.Equal(w.data, out.data)
-	} else {
-		e.stamp, e.at = out.found.stamp, time.Now()
-		e.state, e.reason = out.found.lost()
-	}
-	req.put(e)
+	req.put(e.after(w, known, out))
 	return out.written, nil
+}
+
+// after returns what is known of the session once the commit w has had this outcome.
+// known says whether e was known before, or is the zero entry.
+func (e entry) after(w write, known bool, out outcome) entry {
+	at := time.Now()
+	e.id, e.saved = w.id, true
+	if !out.written {
+		e.stamp, e.at = out.found.stamp, at
+		e.state, e.reason = out.found.lost()
+		return e
+	}
+	if w.noTouch && known {
+		// scanStamp takes the database's time from last_seen_at, which a write under
+		// NoTouch leaves alone: go on from the earlier stamp instead.
+		out.now = e.now.Add(at.Sub(e.at))
+	}
+	e.state, e.reason, e.user, e.loaded = Active, "", w.user, true
+	e.stamp, e.at = out.stamp, at
+	e.base, e.exact = w.data, bytes.Equal(w.data, out.data)
+	return e
 }
 
 // count adds what became of a write to the counters.
@@ -243,8 +256,9 @@ func (s *Store) insert(ctx context.Context, w write) (out outcome, err error) {
 	return out, err
 }
 
-// touchIfDue moves expiry on to ttl from now, never back, and last-seen time to now,
-// once the session has gone without for long enough.
+// touchIfDue sets the session's last-seen time to now and its expiry to ttl from now,
+// but never to an earlier one: with a ttl of 0 expiry stays. It does nothing while
+// both would move by less than touchAfter, or under NoTouch.
 func (s *Store) touchIfDue(ctx context.Context, req *request, e entry, ttl time.Duration) error {
 	elapsed := time.Since(e.at)
 	unseen := e.now.Sub(e.seen) + elapsed
@@ -287,11 +301,11 @@ func (s *Store) touchIfDue(ctx context.Context, req *request, e entry, ttl time.
 		e.stamp = found.stamp
 		e.state, e.reason = found.lost()
 	}
-	req.putUnless(e)
+	req.putIfUnchanged(e)
 	return nil
 }
 
-// nullable is user as a column value.
+// nullable returns a pointer to user for use as a column value, nil (NULL) for "".
 func nullable(user string) *string {
 	if user == "" {
 		return nil

@@ -12,14 +12,13 @@ import (
 )
 
 const (
-	// DefaultTimeout is the deadline of a store operation where Config.Timeout is 0.
+	// DefaultTimeout is used if Config.Timeout is 0.
 	DefaultTimeout = 5 * time.Second
 	// DefaultMaxTouchAfter caps the default of Config.TouchAfter.
 	DefaultMaxTouchAfter = time.Minute
 
-	// defaultTouchShare is the part of the idle window that may pass between two
-	// touches by default: 1/20 of it.
-	defaultTouchShare = 20
+	// touchesPerWindow is how many touches fit into the idle window by default.
+	touchesPerWindow = 20
 
 	maxSchemaBytes = 63 // NAMEDATALEN - 1 of PostgreSQL
 )
@@ -28,12 +27,13 @@ const (
 type LimitPolicy int
 
 const (
-	// EvictOldest ends the session that was signed in longest ago. The default.
+	// EvictOldest ends the session with the earliest sign-in. It is the default.
 	EvictOldest LimitPolicy = iota
-	// EvictLeastRecent ends the session that has gone unused longest.
+	// EvictLeastRecent ends the session with the earliest LastSeenAt.
 	EvictLeastRecent
 	// Reject refuses the sign-in with ErrUserLimit. A renewal is never refused: if
-	// another sign-in took its place while it renewed, the newest session goes.
+	// another sign-in has taken its place meanwhile, the user's newest other session is
+	// ended instead.
 	Reject
 )
 
@@ -47,19 +47,21 @@ type Config struct {
 
 	// UserLimitFunc, if not nil, gives the limit of one user and takes precedence
 	// over UserLimit; 0 means no limit for that user. It is called at each sign-in
-	// and each renewal, before any lock or connection is taken, possibly again when
-	// the operation is retried, and must be safe for concurrent use. Its context
-	// ends with the operation's Timeout. An error fails the sign-in.
+	// and each renewal, before any lock or connection is taken, and again if the
+	// operation is retried. Its context carries the request's values and ends with the
+	// operation's Timeout. An error, or a negative limit, fails the sign-in. It must be
+	// safe for concurrent use.
 	UserLimitFunc func(ctx context.Context, userID string) (int, error)
 
 	// LimitPolicy says what happens at the limit. Default: EvictOldest.
 	LimitPolicy LimitPolicy
 
-	// TouchAfter is how long an unchanged session may go without its expiry and
-	// last-seen time being moved on. Larger values save writes; a session then times
-	// out up to TouchAfter early. Default (0): 5% of the idle window, at most 1
-	// minute. It is never more than half of the idle window, so that an active
-	// session cannot time out. Negative values are refused. Needs Track.
+	// TouchAfter is how long an unchanged session may be used before its expiry and
+	// last-seen time are written again. Larger values save writes, but a session may
+	// then time out up to TouchAfter early. Values above half the idle timeout count as
+	// half of it, so that a session in use cannot time out. Default (0): 5% of the
+	// idle timeout, at most 1 minute. Negative values are refused. It has an effect
+	// under Track only: without it every commit is written.
 	TouchAfter time.Duration
 
 	// Timeout is the deadline of one store operation, including the wait for a
@@ -73,14 +75,17 @@ type Config struct {
 	// parameter. Any name of at most 63 bytes; it is quoted, so case matters.
 	Schema string
 
-	// ClientIP finds the client's address for the user's session list. Default
-	// (nil): the request's RemoteAddr. Behind a proxy, read the header that your
-	// proxy sets, and only that one: clients can send any other.
+	// ClientIP returns the client's address for the user's session list. It is called at
+	// sign-ins and renewals under Track, and must be safe for concurrent use. The zero
+	// netip.Addr means unknown. Behind a proxy, read the one header that your proxy
+	// sets and overwrites: clients can forge every other. Default (nil): the address in
+	// the request's RemoteAddr.
 	ClientIP func(*http.Request) netip.Addr
 
-	// Logger receives what has no caller to be returned to: unreadable rows, a
-	// misplaced Track. Tokens, session data and DSNs are never logged.
-	// Default (nil): slog.Default().
+	// Logger receives what cannot be returned as an error: unreadable rows, a misplaced
+	// Track, a touch that failed after the request. Tokens, session data and DSNs are
+	// never logged. Default (nil): slog.Default(), as of the call of New. Codec, which
+	// has no configuration, logs to slog.Default().
 	Logger *slog.Logger
 }
 
@@ -117,7 +122,7 @@ func (c *Config) touchAfter(window time.Duration) time.Duration {
 	if c.TouchAfter > 0 {
 		return min(c.TouchAfter, window/2)
 	}
-	return min(window/defaultTouchShare, DefaultMaxTouchAfter)
+	return min(window/touchesPerWindow, DefaultMaxTouchAfter)
 }
 
 // limited reports whether any user can have a limit.

@@ -8,9 +8,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// merged returns the data to store: what this request commits, with what others
-// have changed meanwhile in the session or in the one it continues. Nothing that was
-// written for one user is carried over to another.
+// merged returns the data to store, and its time to live: what the request commits,
+// merged with what others have changed meanwhile, in the session itself or in the one
+// that it continues. Nothing that was written for one user is carried over to another.
+// conflict reports whether others had changed anything, and merged whether it could be
+// merged.
 func (a *admission) merged() (data []byte, ttl time.Duration, conflict, merged bool) {
 	data, ttl = a.data, a.ttl
 	if a.prior != nil && a.own.present && (a.prior.user == a.user || a.prior.user == "") && !(a.prior.exact && a.own.version == a.prior.version) {
@@ -26,8 +28,9 @@ func (a *admission) merged() (data []byte, ttl time.Duration, conflict, merged b
 	return data, ttl, conflict, merged
 }
 
-// mergeInto merges by key. The time to live is the longer of the two, as far as the
-// merged deadline allows. Data that cannot be merged is mine: last write wins.
+// mergeInto merges mine with current, relative to base, key by key. The time to live is
+// the longer of the two, cut to the merged deadline. Data that is not Codec's cannot be
+// merged: then mine is returned, and the last write wins.
 func mergeInto(base, mine []byte, current *row, ttl time.Duration) ([]byte, time.Duration, bool) {
 	data, ok := mergeSession(base, mine, current.data)
 	if !ok {
@@ -40,8 +43,8 @@ func mergeInto(base, mine []byte, current *row, ttl time.Duration) ([]byte, time
 	return data, ttl, true
 }
 
-// merge writes data on top of a newer version of the session, whose user stays. It
-// holds the row from the read to the write, so it always ends.
+// merge commits a over a newer version of its session. It locks the row, merges, and
+// updates, so no other write can come in between and there is nothing to repeat.
 func (s *Store) merge(ctx context.Context, a *admission) (out outcome, err error) {
 	err = s.onConn(ctx, func(conn *pgxpool.Conn) error {
 		out = outcome{}

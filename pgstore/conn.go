@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// onConn runs f on one connection. A transaction that f leaves open, by an error
-// or on purpose, is rolled back.
+// onConn runs f on one connection of the pool. If f returns with a transaction open,
+// because of an error or to abandon it, onConn rolls it back.
 func (s *Store) onConn(ctx context.Context, f func(*pgxpool.Conn) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -29,13 +29,13 @@ type sender interface {
 	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
 }
 
-// send runs the batch in one round trip and its callbacks with what came back. A
-// batch without BEGIN is one transaction by itself.
+// send sends the batch in one round trip and runs its callbacks on the results. A batch
+// without BEGIN is one implicit transaction.
 func send(ctx context.Context, to sender, b *pgx.Batch) error {
 	return to.SendBatch(ctx, b).Close()
 }
 
-// discard is the callback of a statement whose only row says nothing.
+// discard is the callback of a statement whose one row is of no interest.
 func discard(row pgx.Row) error {
 	var ignored any
 	return row.Scan(&ignored)

@@ -1,30 +1,51 @@
 // Package pgstore is a session store for [github.com/alexedwards/scs/v2] on
-// PostgreSQL that knows whose sessions it keeps: it limits, lists and ends the
-// sessions of a user, never lets a session that has ended come back, and costs a
-// request that changes nothing one indexed read.
+// PostgreSQL that knows which user a session belongs to. It limits, lists and ends
+// a user's sessions, never lets an ended session come back, and serves a request
+// that changes nothing with one indexed read.
 //
-// # The one rule
+// # Setting it up
 //
-// A session becomes a live session of a user in one place: the sign-in
-// transaction (admit.go), under that user's lock. Every other write is an UPDATE
-// of the row by id, for as long as the row is alive and its user unchanged. It
-// never inserts, revives, or changes the user. (Anonymous sessions are inserted
-// freely.) The limit, the listing and "sign out everywhere" all rest on it.
-//
-// # Time
-//
-// The database's now() judges expiry everywhere: a session is alive while
-// expiry > now(). The store sends the time to live and the database adds it to its
-// own clock, so idle timeouts are exact whatever the clocks of the app servers
-// say. Absolute deadlines are computed by scs, and shift by the difference between
-// the clocks of the app servers that computed and applied them.
+// Three things are mounted on an [scs.SessionManager]: a [Store], from [New]; a
+// [Codec], which tells the store whose session it is (limits and listings need it);
+// and [Store.Track], a middleware around LoadAndSave. The package example shows all
+// three. The tables come from package migrations. Nothing here deletes expired rows:
+// run the sweeper command, or package cleanup, on a schedule.
 //
 // # With and without Track
 //
-// As a plain scs store it keeps its promises on limits, listings, durability and
-// ended sessions. [Store.Track], a middleware around LoadAndSave, adds what needs
-// to know which request a call belongs to: unchanged sessions are not written,
-// overlapping requests are merged by key, a renewed session keeps its place, a
-// sign-in that began before [Store.RevokeAll] does not survive it, and
-// [Store.StatusOf] can say why a session ended.
+// Without Track the store still enforces limits, lists exactly, stores durably and
+// keeps ended sessions ended. A token renewed within a net/http request keeps its
+// age and its place in the limit. Track tells the store which calls belong to one
+// request. That adds:
+//
+//   - a request that changed nothing writes nothing,
+//   - requests that overlap on one session are merged key by key,
+//   - a sign-in that began before [Store.RevokeAll] or [Store.RevokeOthers] does not
+//     survive it,
+//   - [Store.StatusOf] can say why a session ended,
+//   - an ended session stays ended even after its row has been swept.
+//
+// # Words
+//
+// To touch a session is to move its expiry and last-seen time forward without
+// writing its data. A tombstone is the row of an ended session; it stays until the
+// sweeper deletes it. A renewal gives a session a new token (RenewToken). A fence is
+// the instant up to which a user's sign-ins are void; RevokeAll and RevokeOthers
+// move it.
+//
+// # Time
+//
+// The database's now() decides whether a session has expired: it is alive while
+// expiry > now(). The store sends a time to live and the database adds it to its own
+// clock, so idle timeouts are exact even if the app servers' clocks are wrong.
+// Absolute deadlines (SessionManager.Lifetime) are computed by scs on the app
+// server, so a deadline set by one server and applied by another is off by the
+// difference between their clocks.
+//
+// # Concurrency
+//
+// A Store and a Codec are safe for concurrent use. Every operation runs under
+// Config.Timeout instead of the caller's cancellation, except [Store.Overview],
+// [Store.AllCtx] and [Store.Each], which run until their context ends (Config.Timeout
+// then bounds each page of the latter two).
 package pgstore

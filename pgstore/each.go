@@ -9,11 +9,11 @@ import (
 )
 
 // Each returns an iterator over all live sessions, anonymous ones included, in the
-// order of their ids. It reads pages of 1000 sessions, each in one round trip and a
-// snapshot of its own, so its memory is constant and it holds no connection while
-// the loop body runs. A session that lives throughout is seen once; one that begins
-// or ends meanwhile may or may not be. The loop ends after the first error, and with
-// ctx.
+// order of their ids. It reads pages of 1,000 sessions, so its memory is bounded, and
+// it holds no connection while the loop body runs. A session that is alive throughout
+// is seen exactly once; one that begins or ends meanwhile may be seen or not, and may
+// lack CreatedAt, IP and UserAgent. After the first error, which may be that of ctx,
+// the loop ends.
 func (s *Store) Each(ctx context.Context) iter.Seq2[Session, error] {
 	return func(yield func(Session, error) bool) {
 		after := pgtype.UUID{Valid: true}
@@ -66,8 +66,8 @@ func (s *Store) page(ctx context.Context, after pgtype.UUID) ([]pageRow, error) 
 	return page, err
 }
 
-// addIndex completes a page with what only the user index holds. It is a second
-// read, so a session that has just ended may lack it.
+// addIndex adds what only the user index holds: CreatedAt, IP and UserAgent. It reads
+// in a snapshot of its own, so for a session that has just ended they may be missing.
 func (s *Store) addIndex(ctx context.Context, page []pageRow) error {
 	var users []string
 	var ids []pgtype.UUID

@@ -13,26 +13,30 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// EndReason says why a session ended before its time. It is "" for one that did not.
+// EndReason says why a session was ended before it timed out. It is "" for a session
+// that is alive or has timed out.
 type EndReason string
 
 const (
-	// SignedOut is a session that was destroyed, as a rule by its own user.
+	// SignedOut: SessionManager.Destroy was called, as a rule by the user signing out.
 	SignedOut EndReason = "signed_out"
-	// Revoked is a session that was ended from another one, or by the app.
+	// Revoked: Revoke, RevokeOthers, RevokeAll or Forget ended it.
 	Revoked EndReason = "revoked"
-	// Evicted is a session that made room for another under the user's limit.
+	// Evicted: a later sign-in of the same user needed its place under the limit.
 	Evicted EndReason = "evicted"
-	// Renewed is a session that lives on under a new token.
+	// Renewed: the session continues under a new token.
 	Renewed EndReason = "renewed"
 )
 
-// newMark identifies one operation that ends sessions, so that after a lost answer
-// another attempt can tell what is its own doing. Versions of live sessions are positive.
+// newMark returns a number that identifies one ending. It is stored in the version
+// column of the tombstones, so that if the server's answer is lost, the next attempt
+// recognizes the sessions that the first one ended. Marks are negative; versions of
+// live sessions are positive.
 func newMark() int64 { return -1 - rand.Int64() }
 
-// queueEnd ends sessions whose reason is from ("" for live ones). Every ending
-// goes through here. user, where not "", must be theirs. n counts those that ended.
+// queueEnd queues the one statement that ends sessions. It ends those of ids whose
+// end reason is from ("" for live sessions) and, unless user is "", that belong to
+// user. If n is not nil, it receives how many ended.
 func (s *Store) queueEnd(b *pgx.Batch, ids []pgtype.UUID, reason, from EndReason, user string, mark int64, n *int) {
 	sql, which := s.sql.endAll, any(ids)
 	if len(ids) == 1 {
@@ -50,20 +54,22 @@ func (s *Store) queueEnd(b *pgx.Batch, ids []pgtype.UUID, reason, from EndReason
 	})
 }
 
-// queueMarked counts, after the queueEnd, what earlier attempts have ended, too.
+// queueMarked replaces *n by the number of ids that carry mark: those that the
+// queueEnd before it has just ended, and those that an earlier attempt ended.
 func (s *Store) queueMarked(b *pgx.Batch, ids []pgtype.UUID, mark int64, n *int) {
 	b.Queue(s.sql.marked, ids, mark).QueryRow(func(r pgx.Row) error { return r.Scan(n) })
 }
 
-// queueLapse sees to it that sessions which have just timed out are not extended by a
-// write that began before. It precedes the queueEnd for the same ids.
+// queueLapse makes sure that sessions which have just timed out stay so. A write that
+// began before they timed out may still be waiting for the row and would extend it;
+// see sqlLapse. Queue it before the queueEnd for the same ids.
 func (s *Store) queueLapse(b *pgx.Batch, ids []pgtype.UUID, user string) {
 	underWay := max(minUnderWay, 2*s.cfg.Timeout)
 	b.Queue(s.sql.lapse, ids, float64(underWay.Microseconds()), nullable(user))
 }
 
-// minUnderWay is the least that a write is allowed for, whatever this store's Timeout:
-// other processes may have set another.
+// minUnderWay is the shortest time that a write is assumed to be under way, even if
+// this store's Timeout is shorter: other processes may have a longer one.
 const minUnderWay = time.Minute
 
 // queueUnindex removes index rows of sessions that have ended.
@@ -80,9 +86,10 @@ func (s *Store) queueUnindex(b *pgx.Batch, user string, ids []pgtype.UUID) {
 // Delete is DeleteCtx with context.Background().
 func (s *Store) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
 
-// DeleteCtx signs the session with this token out. It stays ended: the row is kept
-// as a tombstone until the sweeper takes it. A token that names no live session is
-// no error.
+// DeleteCtx ends the session with this token, with SignedOut as its reason. The row
+// is kept, without its data, until the sweeper deletes it, so that no request in
+// flight can bring the session back. Deleting a token that names no live session is
+// not an error.
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	id, standIn := idOf(token)
 	req := s.requestOf(ctx)
@@ -103,7 +110,7 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 		b.Queue(s.sql.lock, id).QueryRow(took.scan)
 		b.Queue(sqlClock).QueryRow(func(r pgx.Row) error { return r.Scan(&at) })
 		if e.user != "" {
-			b.Queue(s.sql.anID, e.user, id).QueryRow(func(r pgx.Row) error { return optional(r.Scan(&id, &created)) })
+			b.Queue(s.sql.anID, e.user, id).QueryRow(func(r pgx.Row) error { return ignoreNoRows(r.Scan(&id, &created)) })
 		}
 		s.queueLapse(b, []pgtype.UUID{id}, "")
 		s.queueEnd(b, []pgtype.UUID{id}, SignedOut, "", "", mark, &ended)
@@ -113,7 +120,8 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 		return err
 	}
 	if took.reason == SignedOut && took.version == mark {
-		// An earlier attempt got through, and its answer was lost, and the data with it.
+		// An earlier attempt succeeded, but its answer was lost, and with it the data that
+		// the row had held. Go on with what this request had loaded.
 		took.reason, took.version, took.data, ended = "", e.version, e.base, 1
 	}
 	s.stat.ended.Add(int64(ended))
@@ -129,17 +137,18 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	return nil
 }
 
-// optional is err, but that a row which is not there is none.
-func optional(err error) error {
+// ignoreNoRows returns err, or nil if err says that there was no row.
+func ignoreNoRows(err error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
 	return err
 }
 
-// Revoke ends one session of the user, by the id that Sessions and IDOf give. It
-// reports false, and does nothing, where the id is not that of a live session of
-// this very user. A request in flight on that session cannot bring it back.
+// Revoke ends one session of the user. id is a Session.ID, or the result of IDOf. It
+// reports false, and does nothing, if id is not that of a live session of this user:
+// it is safe to pass an id that came from a client. A request in flight on that
+// session cannot bring it back. An empty userID is an error.
 func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 	if err := checkUserID("revoke", userID); err != nil {
 		return false, err
@@ -175,35 +184,38 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 	return ended > 0, nil
 }
 
-// RevokeAll ends every session of the user, this request's own included, and
-// returns how many were alive. It is a fence: a sign-in whose request began before
-// it, and commits after, does not survive (under Track). The calling request itself
-// may sign in again.
+// RevokeAll ends every session of the user, including the one that the calling
+// request came with, and returns how many were alive. Under Track it is also a fence:
+// a sign-in of this user whose request began before RevokeAll and commits after it
+// does not survive. The calling request itself may sign the user in again. An empty
+// userID is an error.
 func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
 	return s.revokeUser(ctx, &revocation{op: "revoke all sessions", user: userID, mark: newMark()})
 }
 
-// RevokeOthers ends every session of the user but the one with keepToken, and
-// returns how many were alive. It is a fence as RevokeAll is; renewals of the kept
-// session pass it. keepToken must be that of a live session of this user, or the one
-// that the calling request has just renewed under Track; otherwise it is an error,
-// and nothing is revoked.
+// RevokeOthers ends every session of the user except the one with keepToken, as a
+// rule sm.Token(ctx), and returns how many were alive. It is a fence as RevokeAll is,
+// but renewals of the kept session pass it. keepToken must be the token of a live
+// session of this user, or, under Track, the one that the calling request has just
+// got by RenewToken. Otherwise RevokeOthers returns ErrNotLive and revokes nothing.
+// An empty userID is an error.
 func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int, error) {
 	keep, standIn := idOf(keepToken)
 	if keepToken == "" || standIn {
-		return 0, errors.New("pgstore: revoke other sessions: the token to keep is not that of a session: " +
-			"pass sm.Token(ctx) of a session that has been committed")
+		return 0, fmt.Errorf("%w: pass sm.Token(ctx) of a session that has been committed", ErrNotLive)
 	}
 	return s.revokeUser(ctx, &revocation{op: "revoke other sessions", user: userID, keep: keep, mark: newMark()})
 }
 
-// Forget removes what the tables hold of a user whose account is deleted: it ends
-// the user's sessions, takes the user's id off what stays of them until the sweep,
-// and deletes addresses, user agents and the fence. It returns how many sessions
-// were alive. Delete the account first: a sign-in that starts later, or is still
-// under way, starts the user afresh. Tombstones of sessions that a later sign-in has
-// replaced are no longer found by their user: they are empty, and keep the bare id
-// until the sweeper takes them.
+// Forget erases what the tables hold about a user whose account has been deleted. It
+// ends the user's sessions, deletes their addresses and user agents, and removes the
+// user's id from the tombstones that it leaves. It returns how many sessions were
+// alive. Delete the account first, so that the user cannot sign in any more: Forget
+// also removes the fence, and does not stop a sign-in that is under way.
+//
+// The user's id may stay, until the sweeper deletes them, in tombstones of older
+// sessions that earlier sign-ins have already dropped from the user's list. They
+// hold no data. An empty userID is an error.
 func (s *Store) Forget(ctx context.Context, userID string) (int, error) {
 	return s.revokeUser(ctx, &revocation{op: "forget user", user: userID, forget: true, mark: newMark()})
 }
@@ -212,15 +224,15 @@ func (s *Store) Forget(ctx context.Context, userID string) (int, error) {
 type revocation struct {
 	op     string
 	user   string
-	keep   pgtype.UUID // invalid: none
+	keep   pgtype.UUID // the session to keep; not Valid for none
 	forget bool
 
-	mark  int64
-	clock time.Time
-	kept  row
-	ids   []pgtype.UUID
+	mark  int64         // see newMark
+	clock time.Time     // the database's clock, read under the lock
+	kept  row           // the row of keep
+	ids   []pgtype.UUID // the sessions to end
 	tried []pgtype.UUID // the ids of earlier attempts
-	fence time.Time
+	fence time.Time     // as it stands after the revocation
 	ended int
 }
 
@@ -232,7 +244,8 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 	if req == nil {
 		req = s.plain.open(ctx, s, true, having(r.user))
 	}
-	// What this request is renewing has no live row just now, and is its own.
+	// A session that this request is renewing has no live row at the moment: its old
+	// token is signed out and its new one not yet committed. It must be kept.
 	var renewing *entry
 	if req != nil && !r.forget {
 		if renewing = req.predecessor(r.user); renewing != nil && (renewing.user != r.user || renewing.took.state() != Active) {
@@ -240,7 +253,7 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 		}
 	}
 	err := s.do(ctx, r.op, func(ctx context.Context) error {
-		leave, err := s.users.enter(ctx, r.user)
+		leave, err := s.queue.enter(ctx, r.user)
 		if err != nil {
 			return err
 		}
@@ -253,7 +266,7 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 			case !r.keep.Valid || r.kept.state() == Active && r.kept.user == r.user:
 			case !r.kept.present && renewing != nil:
 			default:
-				return fmt.Errorf("the token to keep is not that of a live session of this user; nothing was revoked")
+				return ErrNotLive
 			}
 			r.ids = slices.DeleteFunc(r.ids, func(id pgtype.UUID) bool {
 				return r.keep.Valid && id == r.keep || renewing != nil && id == renewing.id

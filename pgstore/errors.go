@@ -18,6 +18,11 @@ var (
 	// or RevokeOthers ran after the request began, or somebody ended the session
 	// that was being renewed. Nobody is signed in.
 	ErrEnded = errors.New("pgstore: the session was ended while it was being signed in")
+
+	// ErrNotLive is returned by RevokeOthers when the token to keep is not that of a
+	// live session of the user, for instance because another device has just signed
+	// this one out. Nothing was revoked.
+	ErrNotLive = errors.New("pgstore: the token to keep is not that of a live session of this user; nothing was revoked")
 )
 
 // SQLSTATEs, https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -35,14 +40,14 @@ const (
 // opError says which operation failed, and what to do where that is known. The
 // cause stays for errors.Is and errors.As.
 func opError(op string, timeout time.Duration, err error) error {
-	if err == nil || errors.Is(err, ErrUserLimit) {
+	if err == nil || errors.Is(err, ErrUserLimit) || errors.Is(err, ErrNotLive) {
 		return err
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pgErr.Code {
 		case codeUndefinedTable, codeUndefinedColumn, codeInvalidSchema:
 			return fmt.Errorf("pgstore: %s: the session tables are missing or out of date, or not in the search_path: "+
-				"run migrations.Up, or goose -dir migrations up, and see Config.Schema: %w", op, err)
+				"run migrations.Up, or goose -dir migrations -table scspg_goose_db_version up, and see Config.Schema: %w", op, err)
 		case codePrivilege:
 			return fmt.Errorf("pgstore: %s: the database role lacks a privilege on the session tables: %w", op, err)
 		case codeReadOnly:

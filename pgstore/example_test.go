@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -66,7 +67,12 @@ func ExampleStore_Sessions() {
 	var sm *scs.SessionManager
 
 	http.HandleFunc("GET /devices", func(w http.ResponseWriter, r *http.Request) {
-		sessions, err := store.Sessions(r.Context(), sm.GetString(r.Context(), "userID"))
+		userID := sm.GetString(r.Context(), "userID")
+		if userID == "" {
+			http.Error(w, "sign in first", http.StatusUnauthorized)
+			return
+		}
+		sessions, err := store.Sessions(r.Context(), userID)
 		if err != nil {
 			http.Error(w, "cannot list sessions", http.StatusInternalServerError)
 			return
@@ -78,20 +84,23 @@ func ExampleStore_Sessions() {
 	})
 }
 
-// After a change of password: everybody else out, whatever they have in flight.
+// After a change of password, sign the user out everywhere else.
 func ExampleStore_RevokeOthers() {
 	var store *pgstore.Store
 	var sm *scs.SessionManager
 
 	http.HandleFunc("POST /password", func(w http.ResponseWriter, r *http.Request) {
-		userID := sm.GetString(r.Context(), "userID")
-		// once the new password is stored
+		userID := sm.GetString(r.Context(), "userID") // requires a signed-in user
+		// ... check the old password and store the new one, then:
 		n, err := store.RevokeOthers(r.Context(), userID, sm.Token(r.Context()))
-		if err != nil {
+		switch {
+		case errors.Is(err, pgstore.ErrNotLive):
+			http.Error(w, "you were signed out from another device", http.StatusUnauthorized)
+		case err != nil:
 			http.Error(w, "cannot sign the other devices out", http.StatusInternalServerError)
-			return
+		default:
+			fmt.Fprintf(w, "%d other devices signed out\n", n)
 		}
-		fmt.Fprintf(w, "%d other devices signed out\n", n)
 	})
 }
 
@@ -118,9 +127,46 @@ func ExampleStore_StatusOf() {
 // A poll must not keep its session alive.
 func ExampleNoTouch() {
 	http.HandleFunc("GET /notifications", func(w http.ResponseWriter, r *http.Request) {
-		pgstore.NoTouch(r.Context()) // under Track; the context that it returns is for use elsewhere
+		pgstore.NoTouch(r.Context()) // marks the request, which runs under Track
 		fmt.Fprintln(w, "[]")
 	})
+}
+
+// Signing out one device from a list of them.
+func ExampleStore_Revoke() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	http.HandleFunc("DELETE /devices/{id}", func(w http.ResponseWriter, r *http.Request) {
+		userID := sm.GetString(r.Context(), "userID") // requires a signed-in user
+		// Revoke ends sessions of this user only, so the id needs no check.
+		switch ended, err := store.Revoke(r.Context(), userID, r.PathValue("id")); {
+		case err != nil:
+			http.Error(w, "cannot sign the device out", http.StatusInternalServerError)
+		case !ended:
+			http.NotFound(w, r)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+}
+
+// Signing a user in outside HTTP, for instance in a gRPC handler.
+func ExampleWithClient() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	ctx, err := sm.Load(context.Background(), "") // a new session
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	ctx = pgstore.WithClient(ctx, pgstore.Client{IP: netip.MustParseAddr("192.0.2.1"), UserAgent: "myapp/1.0"})
+	if err := store.SignIn(ctx, sm, "alice"); err != nil {
+		log.Print(err)
+		return
+	}
+	fmt.Println(sm.Token(ctx)) // for the client to send with its next call
 }
 
 // Walking over all sessions, in constant memory.

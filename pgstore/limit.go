@@ -41,8 +41,9 @@ func (s *Store) makeRoom(ctx context.Context, conn *pgxpool.Conn, a *admission, 
 	return idsOf(a.others[:excess]), nil
 }
 
-// makeRoomOfUnreadable looks, before a sign-in is refused, for sessions whose data is
-// damaged: they sign nobody in, and must not keep their user out either.
+// makeRoomOfUnreadable is the last resort before a sign-in is refused: sessions whose
+// data is damaged sign nobody in, so they must not keep their user out either. It
+// returns those, or ErrUserLimit if they are too few.
 func (s *Store) makeRoomOfUnreadable(ctx context.Context, conn *pgxpool.Conn, a *admission, excess int) ([]pgtype.UUID, error) {
 	rows, err := conn.Query(ctx, s.sql.dataOf, idsOf(a.others))
 	if err != nil {
@@ -52,7 +53,7 @@ func (s *Store) makeRoomOfUnreadable(ctx context.Context, conn *pgxpool.Conn, a 
 	var id pgtype.UUID
 	var data []byte
 	if _, err := pgx.ForEachRow(rows, []any{&id, &data}, func() error {
-		if checkFrame(data) != nil { // one that names its user is a frame
+		if checkFrame(data) != nil { // only Codec names a user, so the data must be a frame
 			unreadable = append(unreadable, id)
 		}
 		return nil

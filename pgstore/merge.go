@@ -32,20 +32,21 @@ func sameSession(a, b []byte) bool {
 	}
 }
 
-// sameGob is sameSession for apps that keep scs's own codec, which writes the same
-// session in ever another order.
+// sameGob is sameSession for apps that keep scs's own codec. gob writes maps in random
+// order, so equal sessions differ in their bytes and have to be decoded.
 func sameGob(a, b []byte) bool {
 	deadlineA, valuesA, errA := readGob(a)
 	deadlineB, valuesB, errB := readGob(b)
 	return errA == nil && errB == nil && deadlineA.Equal(deadlineB) && reflect.DeepEqual(valuesA, valuesB)
 }
 
-// mergeSession applies to current what mine has changed since loaded, key by key:
-// what mine added, changed or removed is as in mine, the rest as in current. The
-// deadline likewise, but of two changed ones the earlier. The user is that of mine:
-// whoever calls this has seen to it that current has the same, or none.
+// mergeSession merges two changes of one session, key by key: mine and current both
+// come from loaded. A key that mine added, changed or removed is as in mine; every other
+// is as in current. The deadline is merged likewise, and if both changed it, the earlier
+// one wins. The user is that of mine; the caller has checked that current has the same
+// user, or none.
 //
-// ok is false where one of the three is no frame; there is nothing to tell keys by.
+// ok is false if one of the three is not a well-formed frame.
 func mergeSession(loaded, mine, current []byte) (merged []byte, ok bool) {
 	hl, l, errL := openFrame(loaded)
 	hm, m, errM := openFrame(mine)
@@ -89,7 +90,7 @@ func mergeSession(loaded, mine, current []byte) (merged []byte, ok bool) {
 			inC = c.next()
 		}
 	}
-	for inL {
+	for inL { // to the end of loaded, to see whether it is well-formed
 		inL = l.next()
 	}
 	if l.err != nil || m.err != nil || c.err != nil {

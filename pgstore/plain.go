@@ -11,16 +11,17 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// plainRequests knows of HTTP requests without Track what the promise of an ended
-// session needs: which session a request came with, and that it has deleted or revoked
-// it. Without that, a request that renews its token just after its session was revoked
-// would sign its user in again.
+// plainRequests tells calls of the same HTTP request apart from others where there is
+// no Track. It remembers which session a request came with, and whether the request
+// has deleted or revoked it. Without that, a request that renews its token just after
+// its session was revoked would sign its user in again.
 //
-// The context of a request that net/http serves says which one it is by its Done
-// channel, which contexts derived from it share unless they can be cancelled by
-// themselves. Those are told by the connection that all of them name: HTTP/1 has one
-// request at a time on it, and HTTP/2 those of one client, who are told apart by what
-// they have done.
+// A request is recognized by its context. Contexts derived from that of net/http share
+// its Done channel, unless they can be cancelled on their own (context.WithTimeout).
+// Those are recognized by the connection, which net/http names in every context. An
+// HTTP/1 connection serves one request at a time. An HTTP/2 connection may serve
+// several, of one client: among them, like picks the one that has dealt with the
+// session or the user in question.
 type plainRequests struct {
 	mu     sync.Mutex
 	byConn map[any][]*plainRequest
@@ -32,11 +33,11 @@ type plainRequest struct {
 	held bool            // it has deleted or revoked something
 }
 
-// lingerPlain is how long what a request has deleted is known after its context has
-// ended: with its client gone, it goes on.
+// lingerPlain is how long the deletions of a request are remembered after its context
+// has ended: when its client is gone, its handler may still be running.
 const lingerPlain = 5 * time.Minute
 
-// connOf is what the contexts of one connection have in common, nil outside HTTP.
+// connOf returns a key that the contexts of one connection share, or nil outside HTTP.
 func connOf(ctx context.Context) any {
 	if ctx.Value(http.ServerContextKey) == nil {
 		return nil
@@ -65,7 +66,8 @@ func (p *plainRequests) found(ctx context.Context, s *Store, id pgtype.UUID, fro
 	}
 }
 
-// open returns the state of the request, made if need be, or nil outside HTTP.
+// open returns the state of ctx's request, and creates it if there is none; nil outside
+// HTTP. With hold, it is kept for lingerPlain after the request. like is as for find.
 func (p *plainRequests) open(ctx context.Context, s *Store, hold bool, like func(*request) bool) *request {
 	conn := connOf(ctx)
 	if conn == nil {
@@ -102,8 +104,9 @@ func (p *plainRequests) of(ctx context.Context, like func(*request) bool) *reque
 	return nil
 }
 
-// find prefers the request whose context it is to the newest that may be meant. One
-// that is over is not, while ctx lives: the connection serves another by now.
+// find returns the request that ctx belongs to: the one with the same Done channel, or
+// else the newest on the connection that like accepts. While ctx is alive, a request
+// that is over cannot be meant: the connection serves another one by now.
 func (p *plainRequests) find(ctx context.Context, conn any, like func(*request) bool) *plainRequest {
 	reqs := p.byConn[conn]
 	for _, r := range reqs {
@@ -119,7 +122,7 @@ func (p *plainRequests) find(ctx context.Context, conn any, like func(*request) 
 	return nil
 }
 
-// close forgets the request, later where there is something to be known of it.
+// close forgets the request, after linger if it has deleted or revoked something.
 func (p *plainRequests) close(conn any, req *plainRequest, linger time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,17 +136,17 @@ func (p *plainRequests) close(conn any, req *plainRequest, linger time.Duration)
 	}
 }
 
-// knowing is for the request that has to do with a session.
+// knowing accepts a request that has dealt with the session id.
 func knowing(id pgtype.UUID) func(*request) bool {
 	return func(r *request) bool { _, known := r.entry(id); return known }
 }
 
-// continuing is for the request that may be renewing a session of user as id.
+// continuing accepts a request that may be renewing a session of user under the new id.
 func continuing(id pgtype.UUID, user string) func(*request) bool {
 	return func(r *request) bool { return knowing(id)(r) || r.predecessor(user) != nil || r.hasFenced(user) }
 }
 
-// having is for the request that came with a session of user.
+// having accepts a request that has dealt with a session of user.
 func having(user string) func(*request) bool {
 	return func(r *request) bool {
 		r.mu.Lock()

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// userQueues lets the transactions of one user in one after the other, before they
-// take a connection: waiting for the user's row inside PostgreSQL, they would hold
-// one each, and fifty sign-ins of one user would starve everybody else.
+// userQueues admits the sign-ins and revocations of one user one at a time, before they
+// take a connection. If they queued for the user's row lock in PostgreSQL instead, each
+// would hold a connection, and fifty sign-ins of one user would drain the pool.
 type userQueues struct {
 	mu    sync.Mutex
 	users map[string]*userQueue

@@ -15,21 +15,24 @@ import (
 const (
 	maxAttempts  = 4
 	firstBackoff = 20 * time.Millisecond
-	backoffGrows = 4 // 20, 80, 320 ms: a server that is down is reported within a second
+	backoffGrows = 4 // about 20, 80 and 320 ms: a server that is down is reported within a second
 )
 
-// do runs f on a context that outlives the caller's cancellation, with the store's
-// deadline, and again after a fault that may pass. Every operation can be run
-// twice: reads and touches by nature, data writes by their version, endings because
-// they end what is alive, a sign-in because it does not count itself. What f
-// learned must therefore reach the request's state only after do has returned.
+// do runs f under Config.Timeout instead of the caller's cancellation, and runs it
+// again after a transient fault. f must be safe to run twice, also if its first run
+// has committed and only the answer was lost: reads and touches are by nature, data
+// writes because they expect a version, endings because they end only what is alive,
+// and a sign-in because it neither counts nor evicts its own session.
+//
+// f must not change the request's state: a run that fails would leave it half changed.
+// Callers do that after do has returned.
 func (s *Store) do(ctx context.Context, op string, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
 	defer cancel()
 	backoff := firstBackoff
 	for attempt := 1; ; attempt++ {
 		err := f(ctx)
-		if err == nil || attempt == maxAttempts || !passing(err) || !sleep(ctx, backoff) {
+		if err == nil || attempt == maxAttempts || !isTransient(err) || !sleep(ctx, backoff) {
 			return opError(op, s.cfg.Timeout, err)
 		}
 		backoff *= backoffGrows
@@ -37,8 +40,8 @@ func (s *Store) do(ctx context.Context, op string, f func(context.Context) error
 	}
 }
 
-// passing reports whether err is a fault that another attempt may not meet.
-func passing(err error) bool {
+// isTransient reports whether another attempt may succeed.
+func isTransient(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return false
 	}

@@ -26,8 +26,8 @@ func TestPassing(t *testing.T) {
 		{context.DeadlineExceeded, false}, {context.Canceled, false},
 		{ErrUserLimit, false}, {errors.New("anything else"), false},
 	} {
-		if got := passing(tt.err); got != tt.want {
-			t.Errorf("passing(%v) = %t, want %t", tt.err, got, tt.want)
+		if got := isTransient(tt.err); got != tt.want {
+			t.Errorf("isTransient(%v) = %t, want %t", tt.err, got, tt.want)
 		}
 	}
 }

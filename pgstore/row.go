@@ -7,10 +7,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// stamp is what the database says of a row after a read or a write, by its clock.
+// stamp is the state of a row right after a read or a write. Its times are by the
+// database's clock.
 type stamp struct {
-	version           int64
-	expiry, seen, now time.Time
+	version int64
+	expiry  time.Time
+	seen    time.Time // last_seen_at
+	now     time.Time // when the row was read or written
 }
 
 // row is a session as stored. The zero value stands for a row that is not there.
@@ -35,8 +38,9 @@ func (r *row) state() State {
 	}
 }
 
-// lost is what the row has become for a request whose write it refused. A row that
-// lives belongs to another user by now: the request's own was signed out of it.
+// lost returns what StatusOf reports to a request whose write the row refused. If the
+// row is alive it belongs to another user by now, so the request's own user was signed
+// out of it.
 func (r *row) lost() (State, EndReason) {
 	if state := r.state(); state != Active {
 		return state, r.reason
@@ -56,7 +60,8 @@ func (r *row) scan(from pgx.Row) error {
 	return err
 }
 
-// scanStamp reads stampColumns, and whether the write met its row.
+// scanStamp reads stampColumns. Without a row, the write was dropped. The database's
+// time is taken from last_seen_at; see stampColumns.
 func (o *outcome) scanStamp(from pgx.Row) error {
 	*o = outcome{}
 	err := from.Scan(&o.version, &o.expiry, &o.seen)
@@ -67,13 +72,15 @@ func (o *outcome) scanStamp(from pgx.Row) error {
 	return err
 }
 
-// outcome is what became of a write.
+// outcome is the result of a write.
 type outcome struct {
 	stamp
-	written bool
-	found   row    // where it was dropped: what it met
-	data    []byte // where it was written: what the row holds now
+	written bool   // false: the write was dropped
+	found   row    // if dropped: the row that it met
+	data    []byte // if written: what the row holds now
 
-	admitted, conflict, merged bool
-	evicted                    int
+	admitted bool // it was a sign-in or a renewal
+	conflict bool // the row had a newer version
+	merged   bool // changes of another request were merged in
+	evicted  int  // sessions that were ended to make room
 }

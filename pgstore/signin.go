@@ -7,19 +7,28 @@ import (
 	"github.com/alexedwards/scs/v2"
 )
 
-// aliveKey is the context key under which SignIn learns whether its commit lived.
+// aliveKey is the key of a *bool in the context of SignIn's commit. CommitCtx, which
+// returns nil for a dropped write, reports there whether the session is alive.
 type aliveKey struct{}
 
-// SignIn signs the user in: it renews the session's token (as the OWASP session
-// cheat sheet asks at every change of privilege), puts userID under the key that
-// sm.Codec names, and commits. userID is what the app keeps there: a string, an
-// integer or a fmt.Stringer. An id that cannot be one is an error before anything
-// has changed.
+// SignIn signs a user in on the session of ctx. It renews the session's token (the
+// OWASP session cheat sheet asks for that at every change of privilege), puts userID
+// under Codec.UserKey, and commits. userID is what the app keeps there: a string, an
+// integer or a fmt.Stringer. If it is empty, or not usable as an id, SignIn returns
+// an error and has changed nothing.
 //
-// It returns ErrUserLimit where the user's limit refuses the sign-in, and ErrEnded
-// where the session did not survive it. After these, and any other error, nobody is
-// signed in: the key has been removed again, so that LoadAndSave has nothing left to
-// fail on, and the handler can answer as it likes.
+// Check the password first: SignIn does not. The session keeps its other values. If
+// another user may be signed in on it, call sm.Destroy first, or that user's values
+// become this one's.
+//
+// SignIn returns ErrUserLimit if the user's limit refuses the sign-in, and ErrEnded
+// if the session was ended meanwhile. After these and any other later error nobody is
+// signed in, not even the user who was before: the old token is void and the key has
+// been removed. LoadAndSave then commits what is left as an anonymous session, so the
+// handler is free to answer; call sm.Destroy to leave none behind.
+//
+// ctx must hold session data, as it does inside LoadAndSave or after sm.Load; without
+// it scs panics. sm must use this Store and a Codec with a UserKey.
 func (s *Store) SignIn(ctx context.Context, sm *scs.SessionManager, userID any) error {
 	key, err := userKey(sm.Codec)
 	if err != nil {

@@ -6,23 +6,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The statements. All keep to what Citus can route and PgBouncer can pool: no
-// join of tables that are distributed by different columns, nothing that outlives
-// its transaction, and in a write no function whose value may differ between the
-// servers but for now(), and that only where the coordinator can put its value in
-// place: not in RETURNING, CASE or COALESCE, and not in arithmetic with a column.
-// A session is alive while end_reason IS NULL AND expiry > now().
+// All SQL of the package. It also has to work on Citus and behind PgBouncer, so:
 //
-// now() is the start of the transaction; every write that follows a lock reads
-// the row again under it.
+//   - no join of tables that are distributed by different columns,
+//   - nothing that outlives its transaction,
+//   - in a write, no function whose value may differ between servers. now() is
+//     allowed, but only where the Citus coordinator can replace it by its value: not in
+//     RETURNING, CASE or COALESCE, and not in arithmetic with a column.
+//
+// A session is alive while end_reason IS NULL AND expiry > now(). now() is the start of
+// the transaction, so it is earlier than any lock that the transaction waits for. A
+// write whose decision needed a lock reads the row again once it holds it.
 const (
 	rowColumns = `data, coalesce(user_id, ''), version, coalesce(end_reason, ''), expiry, last_seen_at, now()`
 
 	sqlFind = `SELECT ` + rowColumns + ` FROM {sessions} WHERE id = $1`
 	sqlLock = sqlFind + ` FOR UPDATE`
 
-	// What a write says of the row it has met. Its now() is last_seen_at: Citus takes no
-	// function in a RETURNING.
+	// What a write returns. last_seen_at stands for its now(), as Citus allows no function
+	// in RETURNING.
 	stampColumns = `version, expiry, last_seen_at`
 
 	// Anonymous sessions only: signed-in ones are inserted by sqlAdmit.
@@ -52,24 +54,26 @@ const (
 			AND user_id IS NOT DISTINCT FROM $3::text AND version = $4
 		RETURNING ` + stampColumns
 
-	// Ends sessions: sign-out, revocation, eviction, and what a renewal leaves. $3
-	// is the reason to replace (NULL for a live session), $4 the user or NULL. A
-	// tombstone has no use for its version: it holds the mark of who ended it, $5. The
-	// form for many is kept for many: the planner takes an unknown array for ten
-	// elements, finds every actual array of one cheaper than that, and plans anew
-	// each time, which costs more than the update itself.
-	sqlEnd    = sqlEndThe + `id = $1` + sqlEndIf
-	sqlEndAll = sqlEndThe + `id = ANY($1::uuid[])` + sqlEndIf
-	sqlEndThe = `UPDATE {sessions} SET end_reason = $2, data = '', version = $5 WHERE `
+	// Ends sessions: on sign-out, revocation and eviction, and the old row of a renewal.
+	// $3 is the reason to replace (NULL for live sessions), $4 the user or NULL for any.
+	// $5 goes to version, which a tombstone does not need otherwise; see newMark.
+	//
+	// One session has a statement of its own: for an array parameter the generic plan
+	// assumes ten elements, so PostgreSQL finds a custom plan for one element cheaper
+	// and plans anew at each execution, which costs more than the update.
+	sqlEnd    = sqlEndSet + `id = $1` + sqlEndIf
+	sqlEndAll = sqlEndSet + `id = ANY($1::uuid[])` + sqlEndIf
+	sqlEndSet = `UPDATE {sessions} SET end_reason = $2, data = '', version = $5 WHERE `
 	sqlEndIf  = ` AND end_reason IS NOT DISTINCT FROM $3::text AND (expiry > now() OR $3::text IS NOT NULL)
 			AND ($4::text IS NULL OR user_id = $4::text)
 		RETURNING id`
 	sqlMarked = `SELECT count(*) FROM {sessions} WHERE id = ANY($1::uuid[]) AND version = $2`
 
-	// One that has just timed out must stay so. A write that began in time may still be
-	// waiting for the row, and would find it alive by its own, earlier now(): so expiry
-	// goes back by longer than a write can be under way, $2. Where that write was first,
-	// the ending that follows meets a live session.
+	// Makes sure that sessions which have just timed out cannot be extended any more. A
+	// write that began before they timed out may still be waiting for the row, and would
+	// find it alive by its own, earlier now(). So expiry is moved back by $2, which is
+	// longer than any write takes. If that write was first, the session is alive, and
+	// the ending that follows ends it.
 	sqlLapse = `UPDATE {sessions} SET expiry = least(expiry, now() - $2::float8 * interval '1 microsecond')
 		WHERE id = ANY($1::uuid[]) AND end_reason IS NULL AND expiry <= now()
 			AND expiry > now() - $2::float8 * interval '1 microsecond' AND ($3::text IS NULL OR user_id = $3::text)`
@@ -102,10 +106,10 @@ const (
 
 	sqlFence = `UPDATE {users} SET fence = greatest(fence, $2::timestamptz) WHERE user_id = $1 RETURNING fence`
 
-	// Which of the user's sessions hold data that no process can read.
+	// The data of a user's sessions, to find those that cannot be read.
 	sqlDataOf = `SELECT id, data FROM {sessions} WHERE id = ANY($1::uuid[])`
 
-	// Forget: what is left of an account.
+	// For Forget.
 	sqlAnonymize = `UPDATE {sessions} SET user_id = NULL, data = ''
 		WHERE id = ANY($1::uuid[]) AND (end_reason IS NOT NULL OR expiry <= now()) AND user_id = $2`
 	sqlForget = `DELETE FROM {users} WHERE user_id = $1`

@@ -8,7 +8,7 @@ import (
 )
 
 // Citus refuses these in a statement that writes to a distributed table
-// (ModifyPartialQuerySupported in its router planner, and issue 4161 of it), where
+// (ModifyPartialQuerySupported in its router planner), where
 // PostgreSQL takes them all: so no test on PostgreSQL would notice.
 var citusRefuses = []struct {
 	what string

@@ -65,14 +65,17 @@ func (s *Stat) Ended() int64 { return s.ended }
 // hands, and were dropped.
 func (s *Stat) Dropped() int64 { return s.dropped }
 
-// Conflicts counts the data writes that met a newer version of their session.
+// Conflicts counts the data writes that found a newer version of their session than
+// the one their request had loaded.
 func (s *Stat) Conflicts() int64 { return s.conflicts }
 
-// Merges counts the writes that carried over what another request had changed.
+// Merges counts those conflicts in which the changes of both requests were kept. In
+// the others the data was not Codec's, and the last write won.
 func (s *Stat) Merges() int64 { return s.merges }
 
 // Retries counts the attempts after the first, of all operations.
 func (s *Stat) Retries() int64 { return s.retries }
 
-// Untracked counts the finds and commits that came with a context but past Track.
+// Untracked counts the finds and commits that had a context other than
+// context.Background() but did not run under Track.
 func (s *Stat) Untracked() int64 { return s.untracked }

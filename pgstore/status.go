@@ -6,17 +6,18 @@ import (
 	"time"
 )
 
-// State is what has become of a session.
+// State says whether a session is alive.
 type State int
 
 const (
-	// None means that there is no session: no token came, or an unknown one.
+	// None: there is no session. The request sent no token, or one that is unknown,
+	// swept, or has unreadable data; or it does not run under Track.
 	None State = iota
-	// Active is a session that is alive.
+	// Active: the session is alive.
 	Active
-	// Expired is a session that timed out, by its idle timeout or its deadline.
+	// Expired: the session timed out, by its idle timeout or its absolute deadline.
 	Expired
-	// Ended is a session that was ended before its time: EndReason says why.
+	// Ended: the session was ended before it timed out. EndReason says why.
 	Ended
 )
 
@@ -42,17 +43,17 @@ type Status struct {
 	EndReason EndReason // "" unless State is Ended
 	ID        string    // see IDOf; "" where State is None
 	UserID    string    // "" while anonymous
-	Expiry    time.Time // by the database's clock
-	// Remaining is the time to Expiry as of this call, by the database's clock.
-	// 0 unless State is Active.
+	Expiry    time.Time // by the database's clock; zero where State is None
+	// Remaining is how long the session has left at the time of the call, if it is not
+	// used again. It does not depend on this server's clock. 0 unless State is Active.
 	Remaining time.Duration
 }
 
-// StatusOf returns the status of the session that the request came with, or of the
-// one that has followed it: after a sign-in, or a renewal. It needs Track (None
-// without it) and does no I/O: the status is as of the last read or write of this
-// request. A write that was dropped has found out why, so after it StatusOf tells
-// how the session ended.
+// StatusOf returns the status of the request's session: the one that it came with or,
+// after a sign-in or a renewal, the one that replaced it. It needs Track; without it
+// State is None. It does no I/O: the status is as of the request's last read or write
+// of the session. If a write was dropped, the status says how the session had ended.
+// It is safe for concurrent use.
 func (s *Store) StatusOf(ctx context.Context) Status {
 	req := s.requestOf(ctx)
 	if req == nil {

@@ -8,19 +8,19 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Store keeps scs sessions in PostgreSQL. Use one Store per SessionManager, and
-// any number of them, in any number of processes, per database. It is safe for
-// concurrent use.
+// Store keeps scs sessions in PostgreSQL. Use one Store per SessionManager. Any number
+// of Stores, in any number of processes, may share a database. A Store is safe for
+// concurrent use. Make one with New; the zero value is not usable.
 type Store struct {
 	pool  *pgxpool.Pool
 	cfg   Config
 	sql   statements
-	users userQueues
+	queue userQueues
 	plain plainRequests
 	stat  counters
 
-	// mounted is set once Track has wrapped a handler, warned once a call came past it.
-	mounted, warned atomic.Bool
+	mounted atomic.Bool // Track has wrapped a handler
+	warned  atomic.Bool // a call outside Track was logged, after mounted
 }
 
 var (
@@ -30,9 +30,9 @@ var (
 	_ scs.IterableCtxStore = (*Store)(nil)
 )
 
-// New returns a Store on pool, or an error that names the field of cfg that is
-// wrong. It does no I/O and starts no goroutine: there is nothing to close, and the
-// pool stays the caller's.
+// New returns a Store that uses pool, or an error that names the invalid field of cfg.
+// It does no I/O and starts no goroutine, so a Store need not be closed. The caller
+// closes the pool.
 func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	if pool == nil {
 		return nil, errors.New("pgstore: New: pool is nil")

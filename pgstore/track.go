@@ -11,14 +11,15 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// Track returns a handler that lets the store know which calls belong to one
-// request; the package comment lists what that adds. Mount it around LoadAndSave:
+// Track returns a handler that tells the store which calls belong to one request; the
+// package comment lists what that adds. Mount it around LoadAndSave:
 //
 //	handler := store.Track(sm.LoadAndSave(mux))
 //
-// Inside LoadAndSave it would come too late to see the session being loaded: that is
-// logged once, and counted by Stat.Untracked. It does not touch the response, and
-// is safe for concurrent use. Mounting it twice is harmless.
+// Mounted inside LoadAndSave it would not see the session being loaded. That mistake
+// is logged once, and counted by Stat.Untracked. Mounting Track twice is harmless. It
+// does not change the response. When next has returned, Track may touch a session
+// that the request used but did not commit.
 func (s *Store) Track(next http.Handler) http.Handler {
 	s.mounted.Store(true)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -37,10 +38,13 @@ func (s *Store) Track(next http.Handler) http.Handler {
 
 type noTouchKey struct{}
 
-// NoTouch marks a request that must not extend its session, such as a poll: expiry
-// and last-seen time stay, and data that it changes is stored without moving expiry
-// forward. Under Track the request itself is marked, so the returned context need
-// not reach LoadAndSave; elsewhere only commits with the returned context are.
+// NoTouch marks a request that must not extend its session, such as a poll. Its
+// expiry and last-seen time stay as they are; data that it changes is stored, without
+// moving expiry forward.
+//
+// Under Track it marks the request itself, so a handler may ignore the returned
+// context. Without Track only commits with the returned context are marked: a handler
+// inside LoadAndSave comes too late for that.
 func NoTouch(ctx context.Context) context.Context {
 	req, _ := ctx.Value(requestKey{}).(*request)
 	for ; req != nil; req = req.outer {
@@ -56,43 +60,46 @@ type requestKey struct{}
 type request struct {
 	store   *Store
 	outer   *request      // the request to another store around the same handler
-	http    *http.Request // nil without Track, see plainRequests
-	began   time.Time     // with its monotonic reading; zero without Track
+	http    *http.Request // nil without Track
+	began   time.Time     // when Track saw it, with a monotonic reading; zero without Track
 	noTouch atomic.Bool
 
 	mu       sync.Mutex
 	sessions []entry
-	current  int // of sessions: the one StatusOf speaks of
-	fences   []fence
-	first    [1]entry // room for the usual one
+	current  int      // index of the session that StatusOf reports
+	fences   []fence  // those that this request has set
+	first    [1]entry // backs sessions in the usual case, which saves an allocation
 }
 
 // entry is what a request knows of one session.
 type entry struct {
 	id     pgtype.UUID
-	turn   int // counts the puts
+	turn   int // grows with each put; see putIfUnchanged
 	state  State
 	reason EndReason
 	user   string
 	stamp
 	at time.Time // when stamp was taken, monotonic
 
-	loaded bool          // found or stored by this request
-	saved  bool          // committed by it since
-	base   []byte        // what scs holds: as found, or as last committed
-	exact  bool          // whether the row holds just that at stamp.version
-	window time.Duration // between last-seen time and expiry, as found
+	loaded bool // this request has found or stored it, so base is set
+	saved  bool // scs has committed it, so finish need not touch it
+	// base is the data that scs started from: as found, or as last committed. Changes
+	// are told by comparing with it, and merged relative to it.
+	base   []byte
+	exact  bool          // the row at stamp.version holds base, and nothing merged in
+	window time.Duration // from last-seen time to expiry, as found: the idle timeout
 
-	// Set by Delete, until a commit turns it into a renewal.
+	// Set by Delete. scs renews a token by Delete and then Commit of another: while
+	// pending, a commit of a new token continues this session.
 	pending   bool
-	took      row       // the row that was ended, or met ended
+	took      row       // the row that Delete found, before ending it
 	deletedAt time.Time // by the database's clock, once the row was locked
-	created   time.Time // when its user had signed in; zero where unknown
-	// revoked by this very request: signing in again is not a renewal.
+	created   time.Time // when its user signed in; zero if unknown
+	// revokedHere: this request revoked it, so that to sign in again is no renewal.
 	revokedHere bool
 }
 
-// fence is one that this request has set for a user, and is exempt from.
+// fence is a fence that this request has set, and that its own sign-ins may pass.
 type fence struct {
 	user string
 	at   time.Time
@@ -133,8 +140,8 @@ func (r *request) find(id pgtype.UUID) int {
 	return -1
 }
 
-// put stores e. A session that is new to the request becomes the current one if
-// the current one is over: it is its successor.
+// put stores e. A session that is new to the request becomes the current one if the
+// current one is no longer alive: it has replaced it.
 func (r *request) put(e entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,9 +156,9 @@ func (r *request) put(e entry) {
 	}
 }
 
-// putUnless stores e unless it was changed since the copy was taken: what a touch has
-// learned must not undo what the request, which may go on meanwhile, has done.
-func (r *request) putUnless(e entry) {
+// putIfUnchanged stores e unless another put has come since the copy was taken: the
+// result of a touch must not overwrite what the request has done meanwhile.
+func (r *request) putIfUnchanged(e entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i := r.find(e.id); i >= 0 && r.sessions[i].turn == e.turn {
@@ -169,8 +176,9 @@ func (r *request) status() (entry, bool) {
 	return r.sessions[r.current], true
 }
 
-// predecessor returns the session that a new token for user renews: the last one of
-// the same user that this request has deleted, or else an anonymous one.
+// predecessor returns the session that a new token for user continues, or nil: the
+// last session of that user that this request has deleted, or else the last
+// anonymous one.
 func (r *request) predecessor(user string) *entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -186,8 +194,8 @@ func (r *request) predecessor(user string) *entry {
 	return anonymous
 }
 
-// settle marks a predecessor as renewed.
-func (r *request) settle(id pgtype.UUID) {
+// markRenewed records that a new token has taken over from the session id.
+func (r *request) markRenewed(id pgtype.UUID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i := r.find(id); i >= 0 {
@@ -203,22 +211,22 @@ func (r *request) deleted(id pgtype.UUID, took row, ended bool, at, created time
 		e = entry{id: id, user: took.user, stamp: took.stamp}
 	}
 	e.created = created
-	found := e.version // what base is compared by
+	loaded := e.version // that of base, which merged compares with took.version
 	e.stamp, e.at = took.stamp, time.Now()
-	e.version = found
+	e.version = loaded
 	if ended {
 		e.state, e.reason = Ended, SignedOut
 	} else {
 		e.state, e.reason = took.state(), took.reason
 	}
-	// There is nothing to continue in a token that was never stored, and what this
-	// request has revoked itself is over: it may sign in anew.
+	// A token that was never stored leaves nothing to continue. Neither does a session
+	// that this request has revoked: signing in again starts a new one.
 	e.pending = (took.present || e.loaded) && !e.revokedHere && !(took.reason == Revoked && r.hasFenced(took.user))
 	e.took, e.deletedAt = took, at
 	r.put(e)
 }
 
-// met records that a session turned out to be over, so that StatusOf tells.
+// met records that a session was found to be over, for StatusOf.
 func (r *request) met(id pgtype.UUID, found row) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -239,8 +247,8 @@ func (r *request) revoked(user string, gone func(pgtype.UUID) bool) {
 	}
 }
 
-// forgot records that this request has removed what there was of user: what it signs in
-// from now on is new.
+// forgot records that this request has called Forget for user: a sign-in from now on
+// continues nothing.
 func (r *request) forgot(user string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -251,8 +259,8 @@ func (r *request) forgot(user string) {
 	}
 }
 
-// finish touches what the request used but scs had no reason to commit: without an
-// idle timeout, last-seen times would stand still.
+// finish touches the sessions that the request used and scs did not commit. Without
+// an idle timeout scs commits only changes, and last-seen times would stand still.
 func (s *Store) finish(ctx context.Context, req *request) {
 	req.mu.Lock()
 	sessions := append([]entry(nil), req.sessions...)

@@ -15,19 +15,27 @@ import (
 // Session is a live session as its user, or an operator, may see it. It holds
 // neither token nor data.
 type Session struct {
-	ID         string    // see IDOf
-	UserID     string    // "" while anonymous
-	CreatedAt  time.Time // when it was signed in; renewals keep it. Zero while anonymous
-	LastSeenAt time.Time // exact to Config.TouchAfter
-	Expiry     time.Time
-	IP         netip.Addr // as of the last sign-in or renewal. Zero where unknown
-	UserAgent  string     // likewise
+	ID     string // see IDOf
+	UserID string // "" while anonymous
+	// CreatedAt is when the user signed in; a renewal keeps it. Zero while anonymous.
+	CreatedAt time.Time
+	// LastSeenAt is when the session was last written or touched. The last request may
+	// be up to Config.TouchAfter later.
+	LastSeenAt time.Time
+	// Expiry is when the session times out if it is not used again: by its idle timeout
+	// or its absolute deadline, whichever is earlier.
+	Expiry time.Time
+	// IP and UserAgent are the client's at the last sign-in or renewal, as Track or
+	// WithClient gave them. Zero if unknown.
+	IP        netip.Addr
+	UserAgent string
 }
 
-// Sessions returns the user's live sessions, the most recently seen first. It is
-// exact, in one snapshot and one round trip. (On Citus each shard has a snapshot of
-// its own: a session that is being renewed at this instant may be missing.) A user
-// without sessions has an empty list.
+// Sessions returns the user's live sessions, the most recently seen first. The list
+// is exact: it is read in one snapshot, in one round trip. (On Citus each shard has
+// its own snapshot, so a session that is being renewed at that instant may be
+// missing.) For a user without sessions the list is empty, not nil. An empty userID
+// is an error.
 func (s *Store) Sessions(ctx context.Context, userID string) ([]Session, error) {
 	if err := checkUserID("list sessions", userID); err != nil {
 		return nil, err
@@ -92,7 +100,7 @@ func scanIndexRow(rows pgx.Rows, user *string, id *pgtype.UUID, sess *Session) e
 	return nil
 }
 
-// Count returns how many live sessions the user has.
+// Count returns how many live sessions the user has. An empty userID is an error.
 func (s *Store) Count(ctx context.Context, userID string) (int, error) {
 	if err := checkUserID("count sessions", userID); err != nil {
 		return 0, err

@@ -18,12 +18,14 @@ const connectTimeout = 10 * time.Second
 var errMalformed = errors.New("the DSN is malformed: use postgres://user:password@host:5432/database " +
 	"with special characters percent-encoded, or \"host=db user=app dbname=app\"")
 
-// mayBeDSN says that a text should not be repeated: there may be a password in it.
+// mayBeDSN reports whether text may be a DSN, and so hold a password: errors must not
+// repeat it.
 func mayBeDSN(text string) bool { return dsnPattern.MatchString(text) }
 
 var dsnPattern = regexp.MustCompile(`(?i)://|password\s*=|:.*@`)
 
-// source is the connection string, and whether there is anything to go by.
+// source returns the DSN to connect with: that of -dsn, else that of DATABASE_URL, else
+// "", which makes pgx use the PG* variables. ok is false if none of them is set.
 func (c *config) source(env []string) (dsn string, ok bool) {
 	ok = c.dsn != ""
 	dsn = c.dsn
@@ -59,8 +61,9 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 			return nil, errMalformed // a piece of a password, as like as not
 		}
 	}
-	// Statements that are prepared are no use to a sweep, wait for locks before a
-	// timeout holds, and not every pooler keeps them. pgxpool has taken the setting out.
+	// Prepared statements do not help a sweep. To prepare one waits for table locks
+	// before any timeout is set, and not every pooler keeps them. pgxpool.ParseConfig
+	// removes the setting, so look whether the DSN chose a mode in pgconn's result.
 	if all, err := pgconn.ParseConfig(dsn); err == nil && all.RuntimeParams["default_query_exec_mode"] == "" {
 		c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}

@@ -25,8 +25,8 @@ const (
 	outOfBudget = 3 // or stopped by a signal
 )
 
-// closeTimeout is how long a server that does not answer can keep us from ending, where
-// no batch is in hand.
+// closeTimeout is how long a server that does not answer can delay the exit while no
+// batch is under way.
 const closeTimeout = 2 * time.Second
 
 // program is the command with the world it runs in.

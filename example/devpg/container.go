@@ -15,11 +15,11 @@ import (
 	"github.com/testcontainers/testcontainers-go/wait"
 )
 
-// Container starts a container through testcontainers-go, where an engine answers
-// and the image is there or can be pulled. Unless TESTCONTAINERS_RYUK_DISABLED is set
-// to false, testcontainers' reaper is not used, whose image may not be to be had:
-// Stop removes the container. A process that is killed (SIGKILL) before it calls Stop
-// leaves its container behind, named devpg-…, for you to remove.
+// Container starts a container through testcontainers-go. It needs a container engine,
+// and the image locally or a registry to pull it from. Stop removes the container. A
+// process that is killed before it calls Stop leaves a container named devpg-… behind:
+// testcontainers' reaper, which would remove it, is off by default, because its own
+// image would have to be pulled. Set TESTCONTAINERS_RYUK_DISABLED=false to use it.
 func Container(opts ...Option) Source {
 	o := collect(opts)
 	return Source{

@@ -1,5 +1,11 @@
 // Package devpg finds or starts a PostgreSQL server for demos and tests. It is not
 // meant for production.
+//
+//	server, err := devpg.Start(ctx, devpg.Env("DATABASE_URL"), devpg.Local(), devpg.Container())
+//	if err != nil {
+//		return err
+//	}
+//	defer server.Stop(context.WithoutCancel(ctx))
 package devpg
 
 import (
@@ -15,12 +21,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Server is a running PostgreSQL. Stop it once.
+// Server is a running PostgreSQL. Whoever started it calls Stop.
 type Server struct {
 	// DSN is a postgres:// URL of a database that its role may do anything in. It
 	// holds a password: do not print it.
 	DSN string
-	// Source says where the server comes from, for people.
+	// Source describes for people where the server comes from, and which sources failed
+	// before it.
 	Source string
 
 	stop    func(context.Context) error
@@ -30,16 +37,15 @@ type Server struct {
 	err     error
 }
 
-// Stop ends the server and removes everything that Start has made. A server that was
-// there before is left alone. It may be called again, and then returns what it
-// returned first. Where ctx ends before, the server is ended the hard way.
+// Stop ends the server and removes everything that Start has created. A server that
+// Start only found (see Env) is left alone. Further calls do nothing and return the
+// result of the first.
 func (s *Server) Stop(ctx context.Context) error {
 	s.once.Do(func() { s.err = s.stop(ctx) })
 	return s.err
 }
 
-// ErrUnsupported is returned by Kill and Restart for servers that are not ours to
-// handle so: only those of Local are.
+// ErrUnsupported is returned by Kill and Restart if the server is not one of Local.
 var ErrUnsupported = errors.New("devpg: only a server from local binaries can be killed and restarted")
 
 // Kill stops the server without letting it clean up, as a crash would.
@@ -50,7 +56,7 @@ func (s *Server) Kill(ctx context.Context) error {
 	return s.kill(ctx)
 }
 
-// Restart starts a server that was killed, on the same port with the same data.
+// Restart starts the server again after Kill, on the same port and with the same data.
 func (s *Server) Restart(ctx context.Context) error {
 	if s.restart == nil {
 		return ErrUnsupported
@@ -58,14 +64,14 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.restart(ctx)
 }
 
-// Source is a way to a server.
+// Source is one way to get a server: Env, Local, Container or Download.
 type Source struct {
 	name  string
 	hint  string // the way out, where it did not work
 	start func(context.Context) (*Server, error)
 }
 
-// Option adapts a server that is started. Servers that exist already ignore them.
+// Option configures the server that a source starts.
 type Option func(*options)
 
 type options struct {
@@ -89,10 +95,10 @@ func collect(opts []Option) options {
 	return o
 }
 
-// Start returns the server of the first source that works; its Source says which ones
-// failed before. Where none works, the error says what was tried, why each failed, and
-// what can be done. Cancelling ctx
-// gives up, and leaves nothing behind; it does not stop a server that has started.
+// Start tries the sources in order and returns the server of the first that works. If
+// none works, the error says what was tried, why each source failed, and what to do
+// about it. If ctx ends before a server is ready, Start gives up and leaves nothing
+// behind; once Start has returned, ctx no longer matters to the server.
 func Start(ctx context.Context, sources ...Source) (*Server, error) {
 	var report strings.Builder
 	var skipped string
@@ -135,7 +141,7 @@ func (e *startError) Unwrap() []error { return e.causes }
 
 var errNotSet = errors.New("it is not set")
 
-// Env uses the server whose DSN the environment variable holds.
+// Env uses the server whose DSN is in the environment variable name.
 func Env(name string) Source {
 	return Source{
 		name: "the environment's " + name,

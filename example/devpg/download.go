@@ -15,9 +15,10 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
-// Download fetches PostgreSQL's programs, once, and starts a private cluster from
-// them. It does not work as root. The library behind it cannot be interrupted: a start
-// that is given up ends in the background, or with this process, by a watchdog.
+// Download downloads PostgreSQL's programs, which it keeps for the next time, and starts
+// a private cluster from them, through fergusstrange/embedded-postgres. It does not work
+// as root. The library cannot be interrupted: if ctx ends during the start, it is undone
+// in the background or, if the process exits first, by a watchdog.
 func Download(opts ...Option) Source {
 	o := collect(opts)
 	return Source{
