@@ -14,8 +14,8 @@ import (
 const (
 	// DefaultTimeout is used if Config.Timeout is 0.
 	DefaultTimeout = 5 * time.Second
-	// DefaultMaxTouchAfter caps the default of Config.TouchAfter.
-	DefaultMaxTouchAfter = time.Minute
+	// defaultMaxTouchAfter caps the default of Config.TouchAfter.
+	defaultMaxTouchAfter = time.Minute
 
 	// touchesPerWindow is how many touches fit into the idle window by default.
 	touchesPerWindow = 20
@@ -122,7 +122,7 @@ func (c *Config) touchAfter(window time.Duration) time.Duration {
 	if c.TouchAfter > 0 {
 		return min(c.TouchAfter, window/2)
 	}
-	return min(window/touchesPerWindow, DefaultMaxTouchAfter)
+	return min(window/touchesPerWindow, defaultMaxTouchAfter)
 }
 
 // limited reports whether any user can have a limit.

@@ -1,119 +1,72 @@
 package pgstore
 
 import (
-	"bytes"
-	"reflect"
+	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// sameSession reports whether two encoded sessions are the same: deadline, user and
-// values.
-func sameSession(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
+// merged returns the data to store, and its time to live: what the request commits,
+// merged with what others have changed meanwhile, in the session itself or in the one
+// that it continues. Nothing that was written for one user is carried over to another.
+// conflict reports whether others had changed anything, and merged whether it could be
+// merged.
+func (a *admission) merged() (data []byte, ttl time.Duration, conflict, merged bool) {
+	data, ttl = a.data, a.ttl
+	if a.prior != nil && a.own.present && (a.prior.user == a.user || a.prior.user == "") && !(a.prior.exact && a.own.version == a.prior.version) {
+		conflict = true
+		data, ttl, merged = mergeInto(a.prior.base, data, &a.own, ttl)
 	}
-	if !isFrame(a) && !isFrame(b) {
-		return sameGob(a, b)
+	if a.renews != nil && a.renews.loaded && a.renews.took.state() == Active &&
+		a.renews.took.user == a.renews.user && !(a.renews.exact && a.renews.version == a.renews.took.version) {
+		var carried bool
+		data, ttl, carried = mergeInto(a.renews.base, data, &a.renews.took, ttl)
+		conflict, merged = true, merged || carried
 	}
-	ha, fa, errA := openFrame(a)
-	hb, fb, errB := openFrame(b)
-	if errA != nil || errB != nil || fa.left != fb.left ||
-		ha.sec != hb.sec || ha.nsec != hb.nsec || ha.keyed != hb.keyed || !bytes.Equal(ha.user, hb.user) {
-		return false
-	}
-	for {
-		moreA, moreB := fa.next(), fb.next()
-		if !moreA || !moreB {
-			return fa.err == nil && fb.err == nil
-		}
-		if !bytes.Equal(fa.key, fb.key) || !sameValue(fa.field, fb.field) {
-			return false
-		}
-	}
+	return data, ttl, conflict, merged
 }
 
-// sameGob is sameSession for apps that keep scs's own codec. gob writes maps in random
-// order, so equal sessions differ in their bytes and have to be decoded.
-func sameGob(a, b []byte) bool {
-	deadlineA, valuesA, errA := readGob(a)
-	deadlineB, valuesB, errB := readGob(b)
-	return errA == nil && errB == nil && deadlineA.Equal(deadlineB) && reflect.DeepEqual(valuesA, valuesB)
+// mergeInto merges mine with current, relative to base, key by key. The time to live is
+// the longer of the two, cut to the merged deadline. Data that is not Codec's cannot be
+// merged: then mine is returned, and the last write wins.
+func mergeInto(base, mine []byte, current *row, ttl time.Duration) ([]byte, time.Duration, bool) {
+	data, ok := mergeSession(base, mine, current.data)
+	if !ok {
+		return mine, ttl, false
+	}
+	ttl = max(ttl, current.expiry.Sub(current.now))
+	if deadline, ok := frameDeadline(data); ok {
+		ttl = min(ttl, time.Until(deadline))
+	}
+	return data, ttl, true
 }
 
-// mergeSession merges two changes of one session, key by key: mine and current both
-// come from loaded. A key that mine added, changed or removed is as in mine; every other
-// is as in current. The deadline is merged likewise, and if both changed it, the earlier
-// one wins. The user is that of mine; the caller has checked that current has the same
-// user, or none.
-//
-// ok is false if one of the three is not a well-formed frame.
-func mergeSession(loaded, mine, current []byte) (merged []byte, ok bool) {
-	hl, l, errL := openFrame(loaded)
-	hm, m, errM := openFrame(mine)
-	hc, c, errC := openFrame(current)
-	if errL != nil || errM != nil || errC != nil {
-		return nil, false
-	}
-	hm.sec, hm.nsec = mergeDeadline(hl, hm, hc)
-
-	count := 0
-	out := make([]byte, 0, len(mine)+len(current))
-	inL, inM, inC := l.next(), m.next(), c.next()
-	for inM || inC {
-		key := m.key
-		if !inM || inC && bytes.Compare(c.key, key) < 0 {
-			key = c.key
+// merge commits a over a newer version of its session. It locks the row, merges, and
+// updates, so no other write can come in between and there is nothing to repeat.
+func (s *Store) merge(ctx context.Context, a *admission) (out outcome, err error) {
+	err = s.onConn(ctx, func(conn *pgxpool.Conn) error {
+		out = outcome{}
+		b := &pgx.Batch{}
+		b.Queue(sqlBegin)
+		b.Queue(s.sql.lock, a.id).QueryRow(a.own.scan)
+		if err := send(ctx, conn, b); err != nil {
+			return err
 		}
-		for inL && bytes.Compare(l.key, key) < 0 {
-			inL = l.next() // removed by both
+		if a.own.state() != Active || a.own.user != a.prior.user {
+			out.found = a.own
+			return nil
 		}
-		was := inL && bytes.Equal(l.key, key)
-		mineHas := inM && bytes.Equal(m.key, key)
-		currentHas := inC && bytes.Equal(c.key, key)
-
-		changed := was != mineHas || was && !sameValue(l.field, m.field)
-		switch {
-		case changed && mineHas:
-			out = appendField(out, m.field)
-			count++
-		case !changed && currentHas:
-			out = appendField(out, c.field)
-			count++
+		data, ttl, conflict, merged := a.merged()
+		b = &pgx.Batch{}
+		b.Queue(s.updateOf(a.write), a.id, data, ttl.Microseconds(), nullable(a.user), a.own.version).QueryRow(out.scanStamp)
+		b.Queue(sqlCommit)
+		if err := send(ctx, conn, b); err != nil {
+			return err
 		}
-		if was {
-			inL = l.next()
-		}
-		if mineHas {
-			inM = m.next()
-		}
-		if currentHas {
-			inC = c.next()
-		}
-	}
-	for inL { // to the end of loaded, to see whether it is well-formed
-		inL = l.next()
-	}
-	if l.err != nil || m.err != nil || c.err != nil {
-		return nil, false
-	}
-	return append(appendHeader(make([]byte, 0, len(out)+len(hm.user)+32), hm, count), out...), true
-}
-
-// mergeDeadline chooses the deadline of a merged session.
-func mergeDeadline(loaded, mine, current header) (sec int64, nsec uint64) {
-	was, my, now := loaded.deadline(), mine.deadline(), current.deadline()
-	switch {
-	case my.Equal(was):
-		my = now
-	case !now.Equal(was):
-		my = earlier(my, now)
-	}
-	return my.Unix(), uint64(my.Nanosecond())
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
+		out.data, out.conflict, out.merged = data, conflict, merged
+		return nil
+	})
+	return out, err
 }

@@ -50,7 +50,7 @@ func (b *bench) start(ctx context.Context) error {
 		return err
 	}
 	version, _, _ = strings.Cut(version, " ")
-	b.version = "PostgreSQL " + version + " (" + b.postgres.Source + ")"
+	b.version = "PostgreSQL " + version
 	if path, err := exec.LookPath("redis-server"); err == nil {
 		b.redis, err = startRedis(ctx, path)
 		return err
