@@ -18,9 +18,10 @@ type newcomer struct {
 }
 
 // newNewcomer serves this tree as a release from a folder. What it depends on comes from
-// the module cache, which has it, since the tests were built.
+// the module cache, which has what this program and the sweeper were built from.
 func newNewcomer(t *testing.T) newcomer {
 	t.Helper()
+	sweeperBinary(t) // has been built then, too
 	const version = "v0.0.1"
 	proxy, dir := t.TempDir(), t.TempDir()
 	at := filepath.Join(proxy, "github.com/scspg/scspg/@v")
