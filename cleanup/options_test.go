@@ -41,7 +41,7 @@ func TestOptions(t *testing.T) {
 
 func TestSchemasAreQuoted(t *testing.T) {
 	s := newStatements(`a"b`)
-	for _, sql := range []string{s.list, s.delete, s.listIDs, s.deleteIDs, s.left, s.dryRun, s.byAge, s.probes[0], s.deleteProbes[0]} {
+	for _, sql := range []string{s.list, s.delete, s.deleteFree, s.listIDs, s.deleteIDs, s.left, s.dryRun, s.byAge, s.probes[0], s.deleteProbes[0]} {
 		if !strings.Contains(sql, `"a""b"."scs_sessions"`) || strings.Contains(sql, "{") {
 			t.Errorf("%s", sql)
 		}
@@ -51,13 +51,13 @@ func TestSchemasAreQuoted(t *testing.T) {
 // Whatever deletes or counts goes by the one rule.
 func TestTheRuleIsInEveryStatement(t *testing.T) {
 	s := newStatements("")
-	for _, sql := range []string{s.list, s.delete, s.listIDs, s.deleteIDs, s.left, s.dryRun, s.byAge} {
+	for _, sql := range []string{s.list, s.delete, s.deleteFree, s.listIDs, s.deleteIDs, s.left, s.dryRun, s.byAge} {
 		if !strings.Contains(sql, due) {
 			t.Errorf("not in %s", sql)
 		}
 	}
-	if strings.Count(s.delete, due) != 2 { // on what is locked, and on what is deleted
-		t.Errorf("%s", s.delete)
+	if strings.Count(s.deleteFree, due) != 2 { // on what is locked, and on what is deleted
+		t.Errorf("%s", s.deleteFree)
 	}
 }
 

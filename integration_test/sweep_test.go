@@ -763,3 +763,43 @@ func TestEverySweepsUntilItsContextEnds(t *testing.T) {
 		t.Error("an interval of 0 was taken")
 	}
 }
+
+// A sweep that has waited for a row looks at it again.
+func TestSweepSparesWhatWasExtendedWhileItWaited(t *testing.T) {
+	t.Parallel()
+	bothPaths(t, func(t *testing.T, pool *pgxpool.Pool) {
+		insertSessions(t, pool, 0, 10, "-3 days", "")
+		schema := schemaOf(t, pool)
+		sweeping := newPool(t, schema, param("application_name", schema))
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+		if _, err := tx.Exec(t.Context(), `UPDATE scs_sessions SET expiry = now() + interval '1 hour' WHERE id = md5('1')::uuid`); err != nil {
+			t.Fatal(err)
+		}
+		swept := make(chan error, 1)
+		go func() {
+			// The fast path waits for a hundredth of it before it goes on without the row.
+			r, err := cleanup.Sweep(t.Context(), sweeping, cleanup.Options{LockTimeout: 50 * time.Minute, StatementTimeout: time.Hour})
+			if err == nil && r.Rows() != 9 {
+				err = fmt.Errorf("%d rows went", r.Rows())
+			}
+			swept <- err
+		}()
+		eventually(t, "it waits", func() bool {
+			return query[int](t, adminPool(t), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = $1`, schema) > 0
+		})
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-swept; err != nil {
+			t.Error(err)
+		}
+		sessions, userRows := left(t, pool)
+		if sessions != 1 || userRows != 1 {
+			t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
+		}
+	})
+}
