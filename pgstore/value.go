@@ -3,11 +3,8 @@ package pgstore
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/gob"
-	"fmt"
 	"math"
 	"reflect"
-	"sync"
 	"time"
 )
 
@@ -41,9 +38,6 @@ type opaque struct {
 	payload string
 	user    string // where it is the user's id: the id, as its writer understood it
 }
-
-// gobBuffers hold gob streams on their way into a frame.
-var gobBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // appendValue appends tag, length and payload of v.
 func appendValue(b []byte, v any) ([]byte, error) {
@@ -133,18 +127,6 @@ func appendTime(b []byte, t time.Time) ([]byte, error) {
 	return b, nil
 }
 
-// appendGob sends v as an interface value, and so with the name of its type.
-func appendGob(b []byte, v any) ([]byte, error) {
-	buf := gobBuffers.Get().(*bytes.Buffer)
-	defer gobBuffers.Put(buf)
-	buf.Reset()
-	if err := gob.NewEncoder(buf).Encode(&v); err != nil {
-		return nil, fmt.Errorf("%w (type %T: register it with gob.Register, or store something simpler)", err, v)
-	}
-	b = binary.AppendUvarint(append(b, tagGob), uint64(buf.Len()))
-	return append(b, buf.Bytes()...), nil
-}
-
 // decodeValue returns the value of a field whose payload is text: one that does not
 // decode is opaque. text must not alias memory that changes.
 func decodeValue(tag byte, payload []byte, text string) any {
@@ -227,20 +209,6 @@ func unsigned(tag byte, v uint64) (any, bool) {
 	default:
 		return v, true
 	}
-}
-
-// decodeGob takes a panic in the GobDecode or UnmarshalBinary of some type, which
-// damaged bytes may cause, for a value that does not decode.
-func decodeGob(payload []byte) (v any, ok bool) {
-	defer func() {
-		if recover() != nil {
-			v, ok = nil, false
-		}
-	}()
-	if err := gob.NewDecoder(bytes.NewReader(payload)).Decode(&v); err != nil {
-		return nil, false
-	}
-	return v, v != nil
 }
 
 // sameValue reports whether two fields hold the same value. gob writes maps in no
