@@ -35,6 +35,8 @@ type admission struct {
 	renews *entry   // the deleted session that the new token continues, or nil
 	fresh  bool     // the token is new and this is the first attempt: its row need not be locked
 
+	ip, userAgent *string // the client's; nil if unknown
+
 	// Read under the lock.
 	fence   pgtype.Timestamptz
 	own     row
@@ -66,6 +68,8 @@ func (s *Store) admit(ctx context.Context, a *admission) (out outcome, err error
 		if limit, err = s.cfg.limitOf(ctx, a.user); err != nil {
 			return out, err
 		}
+		client := s.clientOf(ctx, a.req) // the app's code: before any lock or connection is taken
+		a.ip, a.userAgent = addrText(client.IP), nullable(client.UserAgent)
 		leave, err := s.queue.enter(ctx, a.user)
 		if err != nil {
 			return out, err
@@ -175,6 +179,8 @@ func (s *Store) queueUserRead(b *pgx.Batch, a *admission, limit int) {
 // says what has become of it.
 func (s *Store) mayLive(ctx context.Context, conn *pgxpool.Conn, a *admission) (bool, error) {
 	switch own := a.own.state(); {
+	case own == Active && a.own.user != "" && a.user == "" && !a.keyed:
+		return false, errUnkeyed
 	case own == Ended || own == Expired:
 		return false, nil
 	case own == Active && a.own.user == a.user && a.sent != nil && bytes.Equal(a.own.data, a.sent):
@@ -213,6 +219,9 @@ func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admis
 		s.queueEnd(b, victims, Evicted, "", a.user, newMark(), &evicted)
 		a.stale = append(a.stale, victims...)
 	}
+	if len(a.lapsed) > 0 {
+		b.Queue(s.sql.empty, a.lapsed, a.user)
+	}
 	if a.renews != nil && a.renews.took.state() == Active {
 		s.queueEnd(b, []pgtype.UUID{a.renews.id}, Renewed, SignedOut, a.renews.took.user, newMark(), nil)
 		a.stale = append(a.stale, a.renews.id)
@@ -227,7 +236,6 @@ func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admis
 		s.queueUnindex(b, a.own.user, []pgtype.UUID{a.id})
 	}
 	if a.user != "" {
-		client := s.clientOf(ctx, a.req)
 		var created *time.Time // nil: now, by the database; set if the session is older than its token
 		if t, ok := a.created[a.id]; ok && a.own.user == a.user {
 			created = &t
@@ -236,7 +244,7 @@ func (s *Store) writeAdmission(ctx context.Context, conn *pgxpool.Conn, a *admis
 				created = &t
 			}
 		}
-		b.Queue(s.sql.index, a.user, a.id, created, addrText(client.IP), nullable(client.UserAgent))
+		b.Queue(s.sql.index, a.user, a.id, created, a.ip, a.userAgent)
 		s.queueUnindex(b, a.user, a.stale)
 	}
 	b.Queue(sqlCommit)

@@ -25,6 +25,7 @@ type write struct {
 	standIn bool   // the token was a key of All: an existing session, never inserted
 	data    []byte // never nil
 	user    string // "" while anonymous
+	keyed   bool   // data says whose session it is, if only that it is nobody's
 	ttl     time.Duration
 	noTouch bool // the request must not extend its session
 }
@@ -45,7 +46,7 @@ func (s *Store) newWrite(ctx context.Context, req *request, token string, data [
 			return write{}, fmt.Errorf("pgstore: commit session: %w", err)
 		}
 	}
-	w := write{data: data, user: user, ttl: time.Until(expiry)}
+	w := write{data: data, user: user, keyed: ok && keyed, ttl: time.Until(expiry)}
 	if w.data == nil {
 		w.data = []byte{}
 	}
@@ -86,7 +87,7 @@ func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry
 		alive, err = s.commitTracked(ctx, req, w)
 	}
 	if committed, ok := ctx.Value(aliveKey{}).(*bool); ok {
-		*committed = alive
+		*committed = alive && w.ttl > 0
 	}
 	return err
 }
@@ -136,6 +137,9 @@ func (s *Store) commitPlain(ctx context.Context, req *request, w write) (alive b
 // commitTracked commits under Track, which knows what the request has loaded.
 func (s *Store) commitTracked(ctx context.Context, req *request, w write) (alive bool, err error) {
 	e, known := req.entry(w.id)
+	if e.absent() {
+		e, known = entry{}, false // scs would draw a new token; this one is as good
+	}
 	if known && e.state != Active {
 		// It had already ended when this request loaded it, or this request ended it.
 		s.stat.dropped.Add(1)
@@ -267,22 +271,36 @@ func (s *Store) touchIfDue(ctx context.Context, req *request, e entry, ttl time.
 	noTouch := ctx.Value(noTouchKey{}) != nil || req.noTouch.Load()
 	if noTouch || unseen < after && gain < after {
 		s.stat.skips.Add(1)
-		if !e.saved {
-			e.saved = true
-			req.put(e)
-		}
+		e.saved = true
+		req.putIfUnchanged(e)
 		return nil
 	}
 	var out outcome
 	var found row
 	err := s.do(ctx, "touch session", func(ctx context.Context) error {
-		b := &pgx.Batch{}
-		b.Queue(sqlAsync).QueryRow(discard)
-		b.Queue(s.sql.touch, e.id, ttl.Microseconds(), nullable(e.user), e.version).QueryRow(out.scanStamp)
-		if err := send(ctx, s.pool, b); err != nil || out.written {
-			return err
+		version, ttl := e.version, ttl
+		for n := 1; ; n++ {
+			b := &pgx.Batch{}
+			b.Queue(sqlAsync).QueryRow(discard)
+			b.Queue(s.sql.touch, e.id, ttl.Microseconds(), nullable(e.user), version).QueryRow(out.scanStamp)
+			if err := send(ctx, s.pool, b); err != nil || out.written {
+				return err
+			}
+			if err := found.scan(s.pool.QueryRow(ctx, s.sql.find, e.id)); err != nil || n == maxTouches {
+				return err
+			}
+			// Another request has written data since. As a rule it has extended the session,
+			// too, but not under NoTouch. It may also have set an earlier deadline.
+			deadline, ok := frameDeadline(found.data)
+			if !ok || found.state() != Active || found.user != e.user {
+				return nil
+			}
+			ttl = min(ttl, time.Until(deadline))
+			if found.now.Sub(found.seen) < after && ttl-found.expiry.Sub(found.now) < after {
+				return nil
+			}
+			version = found.version
 		}
-		return found.scan(s.pool.QueryRow(ctx, s.sql.find, e.id))
 	})
 	if err != nil {
 		return err
@@ -291,9 +309,9 @@ func (s *Store) touchIfDue(ctx context.Context, req *request, e entry, ttl time.
 	switch {
 	case out.written:
 		s.stat.touches.Add(1)
+		e.exact = e.exact && out.version == e.version
 		e.stamp = out.stamp
 	case found.state() == Active && found.user == e.user:
-		// Another request has written data since, and moved expiry with it.
 		s.stat.skips.Add(1)
 		e.stamp, e.exact = found.stamp, false
 	default:
@@ -304,6 +322,9 @@ func (s *Store) touchIfDue(ctx context.Context, req *request, e entry, ttl time.
 	req.putIfUnchanged(e)
 	return nil
 }
+
+// maxTouches bounds how often a touch is tried beside requests that write data.
+const maxTouches = 3
 
 // nullable returns a pointer to user for use as a column value, nil (NULL) for "".
 func nullable(user string) *string {

@@ -128,6 +128,12 @@ func (c *Config) touchAfter(window time.Duration) time.Duration {
 // limited reports whether any user can have a limit.
 func (c *Config) limited() bool { return c.UserLimit > 0 || c.UserLimitFunc != nil }
 
+// limitError is an error of Config.UserLimitFunc.
+type limitError struct{ err error }
+
+func (e *limitError) Error() string { return "Config.UserLimitFunc: " + e.err.Error() }
+func (e *limitError) Unwrap() error { return e.err }
+
 // limitOf returns the limit of one user, 0 for none.
 func (c *Config) limitOf(ctx context.Context, user string) (int, error) {
 	if c.UserLimitFunc == nil {
@@ -135,7 +141,7 @@ func (c *Config) limitOf(ctx context.Context, user string) (int, error) {
 	}
 	limit, err := c.UserLimitFunc(ctx, user)
 	if err != nil {
-		return 0, fmt.Errorf("Config.UserLimitFunc: %w", err)
+		return 0, &limitError{err}
 	}
 	if limit < 0 {
 		return 0, fmt.Errorf("Config.UserLimitFunc returned %d: a limit must not be negative (0 means no limit)", limit)

@@ -53,12 +53,12 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	s.stat.ended.Add(int64(ended))
 	switch {
 	case standIn: // of Iterate: no session of this request
-		return nil
-	case !tracked && took.user != "":
-		req = s.plain.open(ctx, s, true, knowing(id))
-	}
-	if req != nil {
+	case tracked:
 		req.deleted(id, took, ended > 0, at, created)
+	default:
+		for _, req := range s.plain.deleting(ctx, s, id, took.user != "") {
+			req.deleted(id, took, ended > 0, at, created)
+		}
 	}
 	return nil
 }

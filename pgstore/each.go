@@ -19,7 +19,7 @@ func (s *Store) Each(ctx context.Context) iter.Seq2[Session, error] {
 		after := pgtype.UUID{Valid: true}
 		for {
 			if err := ctx.Err(); err != nil {
-				yield(Session{}, opError("read sessions", s.cfg.Timeout, err))
+				yield(Session{}, opError("read sessions", 0, err))
 				return
 			}
 			page, err := s.page(ctx, after)

@@ -25,6 +25,10 @@ var (
 	ErrNotLive = errors.New("pgstore: the token to keep is not that of a live session of this user; nothing was revoked")
 )
 
+// errUnkeyed keeps a user's sessions in the user's index, where RevokeAll finds them.
+var errUnkeyed = errors.New("the session belongs to a user, and the data to store does not say whose it is: " +
+	"set SessionManager.Codec to pgstore.Codec with the UserKey that the other apps on these tables have")
+
 // SQLSTATEs, https://www.postgresql.org/docs/current/errcodes-appendix.html
 const (
 	codeUniqueViolation      = "23505"
@@ -38,10 +42,14 @@ const (
 )
 
 // opError says which operation failed, and what to do where that is known. The
-// cause stays for errors.Is and errors.As.
+// cause stays for errors.Is and errors.As. timeout is Config.Timeout if it has passed,
+// else 0.
 func opError(op string, timeout time.Duration, err error) error {
 	if err == nil || errors.Is(err, ErrUserLimit) || errors.Is(err, ErrNotLive) {
 		return err
+	}
+	if _, ok := errors.AsType[*limitError](err); ok {
+		return fmt.Errorf("pgstore: %s: %w", op, err) // the app's error, about the app's tables
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pgErr.Code {
@@ -55,7 +63,7 @@ func opError(op string, timeout time.Duration, err error) error {
 				"for instance with target_session_attrs=read-write: %w", op, err)
 		}
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if timeout > 0 && errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("pgstore: %s: not done within Config.Timeout (%v): %w", op, timeout, err)
 	}
 	return fmt.Errorf("pgstore: %s: %w", op, err)

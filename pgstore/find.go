@@ -53,9 +53,6 @@ func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error)
 // found records the first read of a session: later ones do not reach scs's memory
 // of it, against which changes are told.
 func (r *request) found(id pgtype.UUID, from row, readable bool) {
-	if _, known := r.entry(id); known {
-		return
-	}
 	e := entry{
 		id: id, state: from.state(), reason: from.reason, user: from.user, stamp: from.stamp, at: time.Now(),
 		loaded: readable, base: from.data, exact: true, window: from.expiry.Sub(from.seen),
@@ -63,7 +60,22 @@ func (r *request) found(id pgtype.UUID, from row, readable bool) {
 	if e.state == Active && !readable {
 		e.state = None
 	}
-	r.put(e)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := r.find(id)
+	switch {
+	case i < 0:
+		r.sessions = append(r.sessions, e)
+		i = len(r.sessions) - 1
+	case r.sessions[i].absent():
+		e.turn = r.sessions[i].turn + 1
+		r.sessions[i] = e
+	}
+	// StatusOf reports the session that the request came with. One that it loads besides
+	// says nothing of that.
+	if r.sessions[r.current].state == None {
+		r.current = i
+	}
 }
 
 // readable keeps a damaged row from becoming a permanent error of its user. Data of
@@ -112,7 +124,7 @@ func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
 	after := pgtype.UUID{Valid: true}
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, opError("read all sessions", s.cfg.Timeout, err)
+			return nil, opError("read all sessions", 0, err)
 		}
 		n := 0
 		err := s.do(ctx, "read all sessions", func(ctx context.Context) error {

@@ -24,6 +24,9 @@ func (s *Store) makeRoom(ctx context.Context, conn *pgxpool.Conn, a *admission, 
 	if limit == 0 || excess <= 0 || a.own.state() == Active && a.own.user == a.user {
 		return nil, nil
 	}
+	if a.ttl <= 0 && a.prior == nil && a.renews == nil {
+		return nil, nil // it is over as it begins, and takes no place
+	}
 	byAge := func(x, y candidate) int {
 		return cmp.Or(x.created.Compare(y.created), slices.Compare(x.id.Bytes[:], y.id.Bytes[:]))
 	}

@@ -36,7 +36,7 @@ func (s *Store) Overview(ctx context.Context) (Overview, error) {
 	var rows float64
 	// reltuples is -1 until the first vacuum or analyze.
 	if err := s.pool.QueryRow(ctx, sqlEstimate, s.sql.sessionsTable).Scan(&rows); err != nil {
-		return Overview{}, opError(op, s.cfg.Timeout, err)
+		return Overview{}, opError(op, 0, err)
 	}
 	o := Overview{Estimated: rows > exactRows}
 	query, args := s.sql.totals, []any(nil)
@@ -46,7 +46,7 @@ func (s *Store) Overview(ctx context.Context) (Overview, error) {
 	var seen int64
 	err := s.pool.QueryRow(ctx, query, args...).Scan(&o.Live, &o.SignedIn, &o.Users, &o.Expired, &seen)
 	if err != nil {
-		return Overview{}, opError(op, s.cfg.Timeout, err)
+		return Overview{}, opError(op, 0, err)
 	}
 	if o.Estimated && seen > 0 {
 		for _, n := range []*int64{&o.Live, &o.SignedIn, &o.Expired} {
@@ -55,7 +55,7 @@ func (s *Store) Overview(ctx context.Context) (Overview, error) {
 	}
 	var oldest pgtype.Timestamptz
 	if err := s.pool.QueryRow(ctx, s.sql.oldest).Scan(&oldest); err != nil {
-		return Overview{}, opError(op, s.cfg.Timeout, err)
+		return Overview{}, opError(op, 0, err)
 	}
 	o.OldestExpired = oldest.Time
 	return o, nil

@@ -33,11 +33,45 @@ func (s *Store) do(ctx context.Context, op string, f func(context.Context) error
 	for attempt := 1; ; attempt++ {
 		err := f(ctx)
 		if err == nil || attempt == maxAttempts || !isTransient(err) || !sleep(ctx, backoff) {
-			return opError(op, s.cfg.Timeout, err)
+			var timeout time.Duration
+			if ctx.Err() != nil {
+				timeout = s.cfg.Timeout
+			}
+			return opError(op, timeout, err)
+		}
+		if !isConflict(err) {
+			s.findConnection(ctx)
 		}
 		backoff *= backoffGrows
 		s.stat.retries.Add(1)
 	}
+}
+
+// findConnection discards broken connections of the pool until it meets one that works.
+// What has broken one, such as a restart of the server, has often broken them all, and
+// an attempt on each would be too many. The pool acquires next what it was given last.
+func (s *Store) findConnection(ctx context.Context) {
+	if s.pool == nil {
+		return // in tests
+	}
+	for range s.pool.Stat().TotalConns() {
+		conn, err := s.pool.Acquire(ctx)
+		if err != nil {
+			return
+		}
+		err = conn.Ping(ctx)
+		conn.Release()
+		if err == nil {
+			return
+		}
+	}
+}
+
+// isConflict reports whether err is the doing of another transaction: the connection is
+// all right.
+func isConflict(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pgErr.Code == codeSerializationFailure || pgErr.Code == codeDeadlockDetected || pgErr.Code == codeUniqueViolation)
 }
 
 // isTransient reports whether another attempt may succeed.

@@ -42,7 +42,7 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 	s.stat.ended.Add(int64(ended))
 	req := s.requestOf(ctx)
 	if req == nil {
-		req = s.plain.of(ctx, knowing(uid))
+		req = s.plain.own(ctx, s, false, knowing(uid))
 	}
 	if req != nil {
 		req.revoked(userID, func(gone pgtype.UUID) bool { return gone == uid })
@@ -108,7 +108,7 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 	}
 	req := s.requestOf(ctx)
 	if req == nil {
-		req = s.plain.open(ctx, s, true, having(r.user))
+		req = s.plain.own(ctx, s, true, having(r.user))
 	}
 	// A session that this request is renewing has no live row at the moment: its old
 	// token is signed out and its new one not yet committed. It must be kept.

@@ -3,6 +3,7 @@ package pgstore
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/alexedwards/scs/v2"
 )
@@ -35,6 +36,9 @@ func (s *Store) SignIn(ctx context.Context, sm *scs.SessionManager, userID any) 
 		return err
 	}
 	if _, err := signInID(key, userID); err != nil {
+		return err
+	}
+	if _, err := sm.Codec.Encode(time.Now(), map[string]any{key: userID}); err != nil {
 		return err
 	}
 	if err := sm.RenewToken(ctx); err != nil {

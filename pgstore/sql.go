@@ -109,6 +109,11 @@ const (
 	// The data of a user's sessions, to find those that cannot be read.
 	sqlDataOf = `SELECT id, data FROM {sessions} WHERE id = ANY($1::uuid[])`
 
+	// For sessions that have timed out and leave the user's index: Forget will not find
+	// them any more.
+	sqlEmpty = `UPDATE {sessions} SET data = ''
+		WHERE id = ANY($1::uuid[]) AND end_reason IS NULL AND expiry <= now() AND user_id = $2`
+
 	// For Forget.
 	sqlAnonymize = `UPDATE {sessions} SET user_id = NULL, data = ''
 		WHERE id = ANY($1::uuid[]) AND (end_reason IS NOT NULL OR expiry <= now()) AND user_id = $2`
@@ -152,12 +157,12 @@ const (
 type statements struct {
 	sessionsTable string
 
-	find, lock, insert, update, updateOnly, touch            string
-	end, endAll, marked, lapse, dataOf                       string
-	lockUser, userIDs, anID, userRows                        string
-	admit, switchUser, index, unindex, unindexAll            string
-	fence, anonymize, forget, indexRows, liveRows, countLive string
-	page, pageData, pageIndex, totals, sample, oldest        string
+	find, lock, insert, update, updateOnly, touch                   string
+	end, endAll, marked, lapse, dataOf                              string
+	lockUser, userIDs, anID, userRows                               string
+	admit, switchUser, index, unindex, unindexAll                   string
+	fence, empty, anonymize, forget, indexRows, liveRows, countLive string
+	page, pageData, pageIndex, totals, sample, oldest               string
 }
 
 // newStatements names the tables, qualified where schema is not empty.
@@ -186,7 +191,7 @@ func newStatements(schema string) statements {
 		userRows: r.Replace(sqlUserRows), admit: r.Replace(sqlAdmit), switchUser: r.Replace(sqlSwitch),
 		index: r.Replace(sqlIndex), unindex: r.Replace(sqlUnindex), unindexAll: r.Replace(sqlUnindexAll),
 
-		fence: r.Replace(sqlFence), anonymize: r.Replace(sqlAnonymize), forget: r.Replace(sqlForget),
+		fence: r.Replace(sqlFence), empty: r.Replace(sqlEmpty), anonymize: r.Replace(sqlAnonymize), forget: r.Replace(sqlForget),
 		indexRows: r.Replace(sqlIndexRows), liveRows: r.Replace(sqlLiveRows), countLive: r.Replace(sqlCount),
 
 		page: r.Replace(sqlPage), pageData: r.Replace(sqlPageData), pageIndex: r.Replace(sqlPageIndex),

@@ -99,6 +99,10 @@ type entry struct {
 	revokedHere bool
 }
 
+// absent reports whether all that the request has done is to look for the session, in
+// vain.
+func (e *entry) absent() bool { return e.state == None && !e.loaded && !e.pending }
+
 // fence is a fence that this request has set, and that its own sign-ins may pass.
 type fence struct {
 	user string
@@ -207,6 +211,9 @@ func (r *request) markRenewed(id pgtype.UUID) {
 // deleted records what Delete met.
 func (r *request) deleted(id pgtype.UUID, took row, ended bool, at, created time.Time) {
 	e, known := r.entry(id)
+	if known && e.pending && e.took.state() == Active && took.reason == SignedOut {
+		return // once more: it was this request that signed it out
+	}
 	if !known {
 		e = entry{id: id, user: took.user, stamp: took.stamp}
 	}
