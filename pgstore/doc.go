@@ -14,8 +14,11 @@
 // # With and without Track
 //
 // Without Track the store still enforces limits, lists exactly, stores durably and
-// keeps ended sessions ended. A token renewed within a net/http request keeps its
-// age and its place in the limit. Track tells the store which calls belong to one
+// keeps ended sessions ended. A token renewed within a request keeps its age and its
+// place in the limit. Both rest, where a request renews its token, on the contexts of
+// net/http's server, by which requests are told apart: behind other servers, such as
+// FastCGI or a serverless adapter, use Track, and also where an HTTP/2 proxy mixes the
+// requests of many clients on its connections. Track tells the store which calls belong to one
 // request. That adds:
 //
 //   - a request that changed nothing writes nothing,

@@ -118,7 +118,8 @@ const pageSize = 1000
 // reads page by page, each a snapshot of its own, until ctx ends.
 //
 // With SessionManager.HashTokenInStore, which adds nothing here, scs hashes the
-// stand-ins too, and Iterate cannot destroy or change what it visits.
+// stand-ins too: inside Iterate, Destroy then does nothing, and Commit makes a new
+// session. Use neither there.
 func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
 	all := make(map[string][]byte)
 	after := pgtype.UUID{Valid: true}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/bits"
 	"reflect"
+	"slices"
 	"sync"
 )
 
@@ -81,10 +82,8 @@ func typeEncoderOf(t reflect.Type) *typeEncoder {
 // isClosed reports whether all types that a value of t can hold are known from t: there
 // is no interface in it. Only then are the definitions the same for all values.
 func isClosed(t reflect.Type, outer []reflect.Type) bool {
-	for _, o := range outer {
-		if o == t {
-			return true
-		}
+	if slices.Contains(outer, t) {
+		return true
 	}
 	outer = append(outer, t)
 	switch t.Kind() {

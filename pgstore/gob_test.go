@@ -14,7 +14,7 @@ type (
 	point struct {
 		X, Y int
 		Name string
-		tags map[string]any // unexported, so gob leaves it out
+		_    map[string]any // unexported, so gob leaves it out
 	}
 	tree struct {
 		Left, Right *tree
@@ -110,7 +110,7 @@ func TestGobErrorsDoNotLinger(t *testing.T) {
 		if _, err := appendValue(nil, []*point{nil}); err == nil {
 			t.Error("a nil in a slice was encoded")
 		}
-		for cut := range len(good) {
+		for cut := range good {
 			if v, ok := decodeGob(good[:cut]); ok {
 				t.Errorf("cut to %d bytes: %v", cut, v)
 			}

@@ -63,7 +63,9 @@ func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
 // rule sm.Token(ctx), and returns how many were alive. It is a fence as RevokeAll is,
 // but renewals of the kept session pass it. keepToken must be the token of a live
 // session of this user, or, under Track, the one that the calling request has just
-// got by RenewToken. Otherwise RevokeOthers returns ErrNotLive and revokes nothing.
+// got by RenewToken (which the store cannot know yet, and so does not check). Otherwise
+// RevokeOthers returns ErrNotLive and revokes nothing. With
+// SessionManager.HashTokenInStore no token is known: it always returns ErrNotLive.
 // An empty userID is an error.
 func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int, error) {
 	keep, standIn := idOf(keepToken)
@@ -79,7 +81,7 @@ func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int
 // alive. Delete the account first, so that the user cannot sign in any more: Forget
 // also removes the fence, and does not stop a sign-in that is under way.
 //
-// The user's id may stay, until the sweeper deletes them, in tombstones of older
+// The user's id may stay, until the sweeper deletes them, in rows of ended and timed-out
 // sessions that earlier sign-ins have already dropped from the user's list. They
 // hold no data. An empty userID is an error.
 func (s *Store) Forget(ctx context.Context, userID string) (int, error) {

@@ -33,8 +33,8 @@ func (s *Stat) Finds() int64 { return s.finds }
 // Misses counts the finds that found no live session.
 func (s *Stat) Misses() int64 { return s.misses }
 
-// BadRows counts the sessions that were taken for missing because their data
-// could not be read. Each was logged.
+// BadRows counts the sessions that were taken for missing because their data, in
+// Codec's format, was damaged. Each was logged.
 func (s *Stat) BadRows() int64 { return s.badRows }
 
 // Writes counts the commits that stored data, sign-ins included.

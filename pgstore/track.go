@@ -20,6 +20,11 @@ import (
 // is logged once, and counted by Stat.Untracked. Mounting Track twice is harmless. It
 // does not change the response. When next has returned, Track may touch a session
 // that the request used but did not commit.
+//
+// Changes are told relative to the first load of a session in the request. A handler
+// that goes on and loads a session again and again, with sm.Load for each message of a
+// WebSocket for instance, serves each message through Track, or else with a context
+// that does not come from Track.
 func (s *Store) Track(next http.Handler) http.Handler {
 	s.mounted.Store(true)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
