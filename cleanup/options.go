@@ -39,7 +39,7 @@ type Options struct {
 
 	// Pause is how long the sweep waits between two batches. Default (0): automatic. While
 	// nobody else writes to the server there is no pause; otherwise a batch has at most
-	// 200 sessions, and the pause is twice as long as the batch took. For full speed
+	// 80 sessions, and the pause is four times as long as the batch took. For full speed
 	// regardless of traffic, use time.Nanosecond.
 	Pause time.Duration
 

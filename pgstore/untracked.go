@@ -22,7 +22,7 @@ import (
 // connection serves one request at a time. An HTTP/2 connection may serve several, and
 // behind a proxy those of several clients; then which one is meant has to be guessed by
 // the session or the user that the call is about. A guess may cause a write to be
-// dropped. It never lets one pass: see own.
+// dropped. That one lets a write pass is ruled out as far as can be: see own.
 type plainRequests struct {
 	mu     sync.Mutex
 	byDone map[<-chan struct{}]*plainRequest
@@ -111,7 +111,8 @@ func (p *plainRequests) of(ctx context.Context, like func(*request) bool) *reque
 
 // own returns the state of the request of ctx for what lets it sign in again after it
 // has revoked its session. The request is guessed only on a connection that has served
-// one at a time. With hold, its state is kept for lingerPlain after its end, and created
+// one at a time. (Somebody without a session who revokes over HTTP/2, beside a single
+// other request, is still taken for that one. Track knows better.) With hold, its state is kept for lingerPlain after its end, and created
 // if there is none.
 func (p *plainRequests) own(ctx context.Context, s *Store, hold bool, like func(*request) bool) *request {
 	conn := connOf(ctx)

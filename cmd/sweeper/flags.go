@@ -60,7 +60,7 @@ func (c *config) flagSet() *flag.FlagSet {
 	fs.StringVar(&c.dsn, "dsn", "", "`DSN` of the database (default: DATABASE_URL, else the PG* variables)")
 	fs.StringVar(&c.Schema, "schema", "", "`schema` of the tables (default: the search_path decides)")
 	fs.IntVar(&c.Batch, "batch", cleanup.DefaultBatch, "`sessions` in a transaction")
-	fs.DurationVar(&c.Pause, "pause", 0, "pause between batches (0: automatic: none while nobody else writes,\nelse small batches and pauses of twice their length; 1ns: full speed)")
+	fs.DurationVar(&c.Pause, "pause", 0, "pause between batches (0: automatic: none while nobody else writes,\nelse small batches and pauses of four times their length; 1ns: full speed)")
 	fs.DurationVar(&c.Grace, "grace", cleanup.DefaultGrace, "how long a session stays after its expiry")
 	fs.DurationVar(&c.MaxDuration, "max-duration", 0, "stop after the batch that exceeds this (0: no limit)")
 	fs.Int64Var(&c.MaxRows, "max-rows", 0, "delete at most this many `sessions` (0: no limit)")
