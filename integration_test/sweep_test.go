@@ -540,7 +540,7 @@ func TestSweepDoesNotSlowDown(t *testing.T) {
 	}
 	var costs []int
 	last := blocks()
-	r, err := cleanup.Sweep(t.Context(), one, cleanup.Options{Batch: 100, Progress: func(cleanup.Result) {
+	r, err := cleanup.Sweep(t.Context(), one, cleanup.Options{Batch: 100, Pause: time.Nanosecond, Progress: func(cleanup.Result) {
 		now := blocks()
 		costs = append(costs, now-last)
 		last = now
@@ -654,7 +654,7 @@ func TestSweepErrors(t *testing.T) {
 	if r, err := cleanup.Sweep(t.Context(), standby, cleanup.Options{DryRun: true}); err != nil || r.Rows() != 5000 {
 		t.Errorf("a dry run there: %v, %v", r, err)
 	}
-	if r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 5000, StatementTimeout: time.Millisecond}); err == nil || r.Rows() != 0 {
+	if r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 5000, Pause: time.Nanosecond, StatementTimeout: time.Millisecond}); err == nil || r.Rows() != 0 {
 		t.Errorf("statement timeout: %v, %v", r, err)
 	} else if sessions, _ := left(t, pool); sessions != 5000 {
 		t.Errorf("%d sessions are left", sessions)
@@ -717,7 +717,7 @@ func TestSweepSurvivesARestartOfTheServer(t *testing.T) {
 	migrate(t, pool)
 	insertSessions(t, pool, 0, 20_000, "-3 days", "")
 	killed := false
-	r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 100, Progress: func(r cleanup.Result) {
+	r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 100, Pause: time.Nanosecond, Progress: func(r cleanup.Result) {
 		if r.Batches == 20 && !killed {
 			killed = true
 			if err := srv.Kill(t.Context()); err != nil {
