@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -12,12 +11,17 @@ func spread(ratios []float64) string {
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", middle(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 
-// middle is the median, the upper one of two.
-func middle[T cmp.Ordered](values []T) T {
-	return slices.Sorted(slices.Values(values))[len(values)/2]
+// number is what is measured.
+type number interface{ ~int | ~int64 | ~float64 }
+
+// middle is the median: of an even number, between the two in the middle.
+func middle[T number](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-func median[T cmp.Ordered](ms []measurement, of func(measurement) T) T {
+func median[T number](ms []measurement, of func(measurement) T) T {
 	values := make([]T, len(ms))
 	for i, m := range ms {
 		values[i] = of(m)
