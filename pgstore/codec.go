@@ -1,15 +1,13 @@
 package pgstore
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
+
+	"github.com/scspg/scspg/pgstore/internal/frame"
 )
 
 // Codec is an scs codec that records whose session it encodes, so that the store can
@@ -39,75 +37,21 @@ type Codec struct {
 
 var _ scs.Codec = Codec{}
 
-// scratch holds the buffers of one Encode.
-type scratch struct {
-	buf  []byte
-	keys []string
-}
-
-const (
-	minScratchBytes = 512
-
-	// maxScratchBytes keeps a huge session from pinning its buffer in the pool: a
-	// larger buffer is handed to the caller as it is.
-	maxScratchBytes = 64 << 10
-)
-
-var scratches = sync.Pool{New: func() any { return new(scratch) }}
-
-// release returns s to the pool, without the session's keys, which it would keep alive.
-func (s *scratch) release() {
-	clear(s.keys)
-	scratches.Put(s)
-}
-
 // Encode encodes a session. If a value cannot be encoded, or the value under UserKey
-// cannot be a user's id, the error names the key. Safe for
-// concurrent use.
+// cannot be a user's id, the error names the key. Safe for concurrent use.
 func (c Codec) Encode(deadline time.Time, values map[string]any) ([]byte, error) {
-	h := header{sec: deadline.Unix(), nsec: uint64(deadline.Nanosecond())}
-	if c.UserKey != "" {
-		user, err := userIDOf(c.UserKey, values[c.UserKey])
-		if err != nil {
+	user, keyed := "", c.UserKey != ""
+	if keyed {
+		var err error
+		if user, err = userIDOf(c.UserKey, values[c.UserKey]); err != nil {
 			return nil, err
 		}
-		h.keyed, h.user = true, []byte(user)
 	}
-	s := scratches.Get().(*scratch)
-	defer s.release()
-	s.keys = s.keys[:0]
-	size := minScratchBytes
-	for key, v := range values {
-		s.keys = append(s.keys, key)
-		size += len(key) + sizeHint(v)
+	b, err := frame.Encode(deadline, user, keyed, values)
+	if err != nil {
+		return nil, fmt.Errorf("pgstore: %w", err)
 	}
-	slices.Sort(s.keys)
-	b := appendHeader(slices.Grow(s.buf[:0], size), h, len(values))
-	for _, key := range s.keys {
-		b = appendKey(b, key)
-		var err error
-		if b, err = appendValue(b, values[key]); err != nil {
-			return nil, fmt.Errorf("pgstore: session value %q cannot be encoded: %w", key, err)
-		}
-	}
-	if cap(b) > maxScratchBytes {
-		return b, nil
-	}
-	s.buf = b
-	return bytes.Clone(b), nil
-}
-
-// sizeHint saves a large session from growing its buffer step by step.
-func sizeHint(v any) int {
-	const others = 16
-	switch v := v.(type) {
-	case string:
-		return len(v) + others
-	case []byte:
-		return len(v) + others
-	default:
-		return others
-	}
+	return b, nil
 }
 
 // Decode decodes a session. The values do not alias b. It returns an error only if b
@@ -115,56 +59,23 @@ func sizeHint(v any) int {
 // reports such a session as not found, so that scs does not see the error. Safe for
 // concurrent use.
 func (c Codec) Decode(b []byte) (time.Time, map[string]any, error) {
-	if !isFrame(b) {
+	if !frame.Is(b) {
 		return decodeForeign(b)
 	}
-	h, f, err := openFrame(b)
+	deadline, values, err := frame.Decode(b, c.UserKey)
 	if err != nil {
 		return time.Time{}, nil, fmt.Errorf("pgstore: %w", err)
 	}
-	// One copy of b holds all keys and strings, which saves an allocation for each.
-	text := string(b)
-	part := func(chunk []byte) string {
-		start := cap(b) - cap(chunk) // chunk is a slice of b
-		return text[start : start+len(chunk)]
-	}
-	values := make(map[string]any, f.left)
-	for f.next() {
-		v := decodeValue(f.tag, f.payload, part(f.payload))
-		key := part(f.key)
-		if o, ok := v.(opaque); ok && key == c.UserKey {
-			o.user = string(h.user)
-			v = o
-		}
-		values[key] = v
-	}
-	if f.err != nil {
-		return time.Time{}, nil, fmt.Errorf("pgstore: %w", f.err)
-	}
-	return h.deadline(), values, nil
+	return deadline, values, nil
 }
 
 // decodeForeign reads rows of scs's gob codec.
 func decodeForeign(b []byte) (time.Time, map[string]any, error) {
-	deadline, values, err := readGob(b)
+	deadline, values, err := frame.DecodeGobCodec(b)
 	if err != nil {
 		slog.Default().Error("pgstore: a session's data is neither ours nor a gob stream that this process can read; "+
 			"it is treated as expired", "bytes", len(b), "error", err)
 		return time.Unix(0, 0).UTC(), map[string]any{}, nil
 	}
-	if values == nil {
-		values = map[string]any{}
-	}
 	return deadline, values, nil
-}
-
-// readGob is scs.GobCodec's Decode, but where bytes that are damaged make the
-// GobDecode or UnmarshalBinary of some type panic, it returns an error.
-func readGob(b []byte) (deadline time.Time, values map[string]any, err error) {
-	defer func() {
-		if recover() != nil {
-			err = errors.New("decoding a value panicked")
-		}
-	}()
-	return scs.GobCodec{}.Decode(b)
 }

@@ -96,29 +96,3 @@ func BenchmarkCodec(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkFrame(b *testing.B) {
-	loaded := mustEncode(b, Codec{UserKey: "user"}, testDeadline, sixKeys())
-	values := sixKeys()
-	values["visits"] = 18
-	mine := mustEncode(b, Codec{UserKey: "user"}, testDeadline, values)
-	values = sixKeys()
-	values["theme"] = "light"
-	current := mustEncode(b, Codec{UserKey: "user"}, testDeadline, values)
-	for _, op := range []struct {
-		name string
-		f    func()
-	}{
-		{"checkFrame", func() { _ = checkFrame(loaded) }},
-		{"frameUser", func() { frameUser(loaded) }},
-		{"sameSession", func() { sameSession(loaded, mine) }},
-		{"mergeSession", func() { mergeSession(loaded, mine, current) }},
-	} {
-		b.Run(op.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				op.f()
-			}
-		})
-	}
-}

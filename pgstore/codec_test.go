@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/gob"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/alexedwards/scs/v2/memstore"
+
+	"github.com/scspg/scspg/pgstore/internal/frame"
 )
 
 // cart is an app's own type; gob writes its map in no particular order.
@@ -66,8 +67,8 @@ func mustEncode(t testing.TB, c Codec, deadline time.Time, values map[string]any
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkFrame(b); err != nil {
-		t.Fatalf("Encode made a frame that checkFrame refuses: %v", err)
+	if err := frame.Check(b); err != nil {
+		t.Fatalf("Encode made a frame that frame.Check refuses: %v", err)
 	}
 	return b
 }
@@ -198,7 +199,6 @@ func TestCodecLargeValue(t *testing.T) {
 	}
 }
 
-// The buffers are pooled: sessions encoded at the same time must not meet in them.
 func TestCodecConcurrently(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
@@ -259,19 +259,19 @@ func TestCodecCarriesUnknownGobTypes(t *testing.T) {
 	}
 
 	deadline, values := mustDecode(t, c, alien)
-	if _, ok := values["cart"].(opaque); !ok {
+	if _, ok := values["cart"].(frame.Opaque); !ok {
 		t.Fatalf("cart is %#v, want an opaque value", values["cart"])
 	}
 	values["n"] = 2
 	changed := mustEncode(t, c, deadline, values)
-	if user, keyed, ok := frameUser(changed); user != "deadbeef" || !keyed || !ok {
+	if user, keyed, ok := frame.User(changed); user != "deadbeef" || !keyed || !ok {
 		t.Errorf("the user is %q, %t, %t, want deadbeef", user, keyed, ok)
 	}
 	values["n"] = 1
 	if b := mustEncode(t, c, deadline, values); !bytes.Equal(b, alien) {
 		t.Errorf("got %x, want %x", b, alien)
 	}
-	if !sameSession(alien, alien) || sameSession(alien, changed) {
+	if !frame.Same(alien, alien) || frame.Same(alien, changed) {
 		t.Error("sessions with opaque values are not told apart by their bytes")
 	}
 
@@ -350,8 +350,8 @@ func TestCodecRefusesBrokenFrames(t *testing.T) {
 	t.Parallel()
 	b := mustEncode(t, Codec{}, testDeadline, map[string]any{"key": "value"})
 	deadline, values, err := Codec{}.Decode(b[:len(b)-1])
-	if !errors.Is(err, errFrame) || values != nil || !deadline.IsZero() {
-		t.Errorf("got %v, %#v, %v, want errFrame and nothing else", deadline, values, err)
+	if err == nil || !strings.HasPrefix(err.Error(), "pgstore: ") || values != nil || !deadline.IsZero() {
+		t.Errorf("got %v, %#v, %v, want an error of ours and nothing else", deadline, values, err)
 	}
 }
 
@@ -400,7 +400,7 @@ func TestCodecWritesTheUserIntoTheFrame(t *testing.T) {
 		{c, map[string]any{"user": hexID{1}}, "01000000", true},
 	} {
 		b := mustEncode(t, test.codec, testDeadline, test.values)
-		if user, keyed, ok := frameUser(b); user != test.user || keyed != test.keyed || !ok {
+		if user, keyed, ok := frame.User(b); user != test.user || keyed != test.keyed || !ok {
 			t.Errorf("%v: got %q, %t, %t, want %q, %t", test.values, user, keyed, ok, test.user, test.keyed)
 		}
 	}

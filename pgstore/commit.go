@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/frame"
 )
 
 // maxDataBytes leaves room for the rest of the message in PostgreSQL's limit of
@@ -36,7 +38,7 @@ func (s *Store) newWrite(ctx context.Context, req *request, token string, data [
 		return write{}, fmt.Errorf("pgstore: commit session: %d bytes of data: PostgreSQL stores at most 1 GB in a field; "+
 			"keep large values in a table of their own and their key in the session", len(data))
 	}
-	user, keyed, ok := frameUser(data)
+	user, keyed, ok := frame.User(data)
 	if s.cfg.limited() && !(ok && keyed) {
 		return write{}, errors.New("pgstore: commit session: a user limit is set, but the data does not say whose session it is: " +
 			"set SessionManager.Codec = pgstore.Codec{UserKey: ...} to the session key that holds the user's id")
@@ -145,7 +147,7 @@ func (s *Store) commitTracked(ctx context.Context, req *request, w write) (alive
 		s.stat.dropped.Add(1)
 		return false, nil
 	}
-	if known && w.user == e.user && sameSession(e.base, w.data) {
+	if known && w.user == e.user && frame.Same(e.base, w.data) {
 		return true, s.touchIfDue(ctx, req, e, w.ttl)
 	}
 
@@ -291,7 +293,7 @@ func (s *Store) touchIfDue(ctx context.Context, req *request, e entry, ttl time.
 			}
 			// Another request has written data since. As a rule it has extended the session,
 			// too, but not under NoTouch. It may also have set an earlier deadline.
-			deadline, ok := frameDeadline(found.data)
+			deadline, ok := frame.Deadline(found.data)
 			if !ok || found.state() != Active || found.user != e.user {
 				return nil
 			}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/frame"
 )
 
 // Find is FindCtx with context.Background().
@@ -81,10 +83,10 @@ func (r *request) found(id pgtype.UUID, from row, readable bool) {
 // readable keeps a damaged row from becoming a permanent error of its user. Data of
 // other codecs is theirs to judge.
 func (s *Store) readable(ctx context.Context, id pgtype.UUID, data []byte) bool {
-	if !isFrame(data) {
+	if !frame.Is(data) {
 		return true
 	}
-	err := checkFrame(data)
+	err := frame.Check(data)
 	if err == nil {
 		return true
 	}

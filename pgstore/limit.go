@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/pgstore/internal/frame"
 )
 
 // candidate is a session that may have to make room.
@@ -56,7 +58,7 @@ func (s *Store) makeRoomOfUnreadable(ctx context.Context, conn *pgxpool.Conn, a 
 	var id pgtype.UUID
 	var data []byte
 	if _, err := pgx.ForEachRow(rows, []any{&id, &data}, func() error {
-		if checkFrame(data) != nil { // only Codec names a user, so the data must be a frame
+		if frame.Check(data) != nil { // only Codec names a user, so the data must be a frame
 			unreadable = append(unreadable, id)
 		}
 		return nil

@@ -6,6 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/pgstore/internal/frame"
 )
 
 // merged returns the data to store, and its time to live: what the request commits,
@@ -32,12 +34,12 @@ func (a *admission) merged() (data []byte, ttl time.Duration, conflict, merged b
 // the longer of the two, cut to the merged deadline. Data that is not Codec's cannot be
 // merged: then mine is returned, and the last write wins.
 func mergeInto(base, mine []byte, current *row, ttl time.Duration) ([]byte, time.Duration, bool) {
-	data, ok := mergeSession(base, mine, current.data)
+	data, ok := frame.Merge(base, mine, current.data)
 	if !ok {
 		return mine, ttl, false
 	}
 	ttl = max(ttl, current.expiry.Sub(current.now))
-	if deadline, ok := frameDeadline(data); ok {
+	if deadline, ok := frame.Deadline(data); ok {
 		ttl = min(ttl, time.Until(deadline))
 	}
 	return data, ttl, true

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/scspg/scspg/pgstore/internal/frame"
 )
 
 // maxUserIDBytes is what the user_id column takes.
@@ -30,10 +32,8 @@ func userText(v any) (string, error) {
 		return "", nil
 	case string:
 		return v, nil
-	case int:
-		return strconv.Itoa(v), nil
-	case opaque:
-		return v.user, nil
+	case frame.Opaque:
+		return v.User, nil
 	}
 	// A named type may be both, and then means what it prints.
 	rv := reflect.ValueOf(v)

@@ -4,9 +4,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/scspg/scspg/pgstore/internal/frame"
 )
 
 type (
+	namedString string
 	namedInt    int64
 	namedUint   uint16
 	printingInt int
@@ -39,8 +42,8 @@ func TestUserIDOf(t *testing.T) {
 		{&pointerID{"alice"}, "alice"},
 		{&pointerID{}, ""},
 		{(*pointerID)(nil), ""},
-		{opaque{user: "alice"}, "alice"},
-		{opaque{}, ""},
+		{frame.Opaque{User: "alice"}, "alice"},
+		{frame.Opaque{}, ""},
 	} {
 		if got, err := userIDOf("user", test.v); got != test.want || err != nil {
 			t.Errorf("%#v: got %q, %v, want %q", test.v, got, err, test.want)

@@ -1,4 +1,4 @@
-package pgstore
+package frame
 
 import (
 	"bytes"
@@ -34,12 +34,12 @@ func TestValuesKeepTheirTypes(t *testing.T) {
 		t.Run(fmt.Sprintf("%d %T", i, v), func(t *testing.T) {
 			t.Parallel()
 			values := map[string]any{"key": v}
-			b := mustEncode(t, Codec{}, testDeadline, values)
-			deadline, got := mustDecode(t, Codec{}, b)
+			b := mustEncode(t, codec{}, testDeadline, values)
+			deadline, got := mustDecode(t, codec{}, b)
 			if !reflect.DeepEqual(got, values) || !deadline.Equal(testDeadline) {
 				t.Errorf("got %#v, want %#v", got, values)
 			}
-			if again := mustEncode(t, Codec{}, deadline, got); !bytes.Equal(again, b) {
+			if again := mustEncode(t, codec{}, deadline, got); !bytes.Equal(again, b) {
 				t.Errorf("re-encoded as %x, was %x", again, b)
 			}
 			f := onlyField(t, b)
@@ -50,30 +50,30 @@ func TestValuesKeepTheirTypes(t *testing.T) {
 	}
 }
 
-func onlyField(t *testing.T, b []byte) field {
+func onlyField(t testing.TB, b []byte) field {
 	t.Helper()
-	_, f, err := openFrame(b)
-	if err != nil || !f.next() {
-		t.Fatalf("no field: %v, %v", err, f.err)
+	r := open(b)
+	if !r.next() {
+		t.Fatalf("no field: %v", r.err)
 	}
-	return f.field
+	return r.field
 }
 
 func TestValuesNaN(t *testing.T) {
 	t.Parallel()
-	b := mustEncode(t, Codec{}, testDeadline, map[string]any{"a": math.NaN(), "b": float32(math.NaN())})
-	_, values := mustDecode(t, Codec{}, b)
+	b := mustEncode(t, codec{}, testDeadline, map[string]any{"a": math.NaN(), "b": float32(math.NaN())})
+	_, values := mustDecode(t, codec{}, b)
 	if !math.IsNaN(values["a"].(float64)) || !math.IsNaN(float64(values["b"].(float32))) {
 		t.Errorf("got %v", values)
 	}
-	if !bytes.Equal(mustEncode(t, Codec{}, testDeadline, values), b) {
+	if !bytes.Equal(mustEncode(t, codec{}, testDeadline, values), b) {
 		t.Error("a NaN makes an unchanged session look changed")
 	}
 }
 
 func TestValuesNilBytesComeBackEmpty(t *testing.T) {
 	t.Parallel()
-	_, values := mustDecode(t, Codec{}, mustEncode(t, Codec{}, testDeadline, map[string]any{"key": []byte(nil)}))
+	_, values := mustDecode(t, codec{}, mustEncode(t, codec{}, testDeadline, map[string]any{"key": []byte(nil)}))
 	if got, ok := values["key"].([]byte); !ok || got == nil || len(got) != 0 {
 		t.Errorf("got %#v, want an empty []byte", values["key"])
 	}
@@ -84,15 +84,15 @@ func TestValuesThroughGob(t *testing.T) {
 	for _, v := range []any{
 		[]string{"a", ""}, []int{1, 2}, complex(1, 2), &cart{Items: map[string]int{"a": 1}}, hexID{1, 2, 3, 4}, fragile{'x'},
 	} {
-		b := mustEncode(t, Codec{}, testDeadline, map[string]any{"key": v})
+		b := mustEncode(t, codec{}, testDeadline, map[string]any{"key": v})
 		if tag := onlyField(t, b).tag; tag != tagGob {
 			t.Errorf("%T: tag %d, want gob", v, tag)
 		}
-		if _, got := mustDecode(t, Codec{}, b); !reflect.DeepEqual(got["key"], v) {
+		if _, got := mustDecode(t, codec{}, b); !reflect.DeepEqual(got["key"], v) {
 			t.Errorf("got %#v, want %#v", got["key"], v)
 		}
 	}
-	if _, err := (Codec{}).Encode(testDeadline, map[string]any{"key": namedString("x")}); err == nil {
+	if _, err := (codec{}).Encode(testDeadline, map[string]any{"key": namedString("x")}); err == nil {
 		t.Error("an unregistered named string was taken for a string")
 	}
 }
@@ -110,15 +110,15 @@ func TestValuesTimes(t *testing.T) {
 		"before 1970":    time.Date(1815, 12, 10, 1, 2, 3, 4, time.UTC),
 		"far":            time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC),
 	} {
-		b := mustEncode(t, Codec{}, testDeadline, map[string]any{"key": at})
-		_, values := mustDecode(t, Codec{}, b)
+		b := mustEncode(t, codec{}, testDeadline, map[string]any{"key": at})
+		_, values := mustDecode(t, codec{}, b)
 		got, ok := values["key"].(time.Time)
 		_, wantOffset := at.Zone()
 		_, gotOffset := got.Zone()
 		if !ok || !got.Equal(at) || gotOffset != wantOffset || (got.Location() == time.UTC) != (at.Location() == time.UTC) {
 			t.Errorf("%s: got %v, want %v", name, got, at)
 		}
-		if again := mustEncode(t, Codec{}, testDeadline, values); !bytes.Equal(again, b) {
+		if again := mustEncode(t, codec{}, testDeadline, values); !bytes.Equal(again, b) {
 			t.Errorf("%s: re-encoded as %x, was %x", name, again, b)
 		}
 	}
@@ -142,13 +142,12 @@ func TestValuesMalformedAreOpaque(t *testing.T) {
 		{tagGob, nil}, {tagGob, []byte("nonsense")},
 		{200, nil}, {255, []byte("from a newer release")},
 	} {
-		b := appendHeader(nil, header{}, 1)
-		b = appendField(b, field{key: []byte("key"), tag: test.tag, payload: test.payload})
-		deadline, values := mustDecode(t, Codec{}, b)
-		if _, ok := values["key"].(opaque); !ok {
+		b := frameOf("", 1, field{key: []byte("key"), tag: test.tag, payload: test.payload})
+		deadline, values := mustDecode(t, codec{}, b)
+		if _, ok := values["key"].(Opaque); !ok {
 			t.Errorf("tag %d, payload %x: got %#v, want an opaque value", test.tag, test.payload, values["key"])
 		}
-		if again := mustEncode(t, Codec{}, deadline, values); !bytes.Equal(again, b) {
+		if again := mustEncode(t, codec{}, deadline, values); !bytes.Equal(again, b) {
 			t.Errorf("tag %d: re-encoded as %x, was %x", test.tag, again, b)
 		}
 	}
@@ -159,12 +158,12 @@ func TestValuesTimesInZonesWithSecondsBecomeUTC(t *testing.T) {
 	t.Parallel()
 	for _, offset := range []int{-60, -75, -119, -17762, 59, -59, 7172, 60 * 40000, -60 * 40000} {
 		at := time.Time{}.In(time.FixedZone("LMT", offset))
-		b := mustEncode(t, Codec{}, testDeadline, map[string]any{"key": at})
-		_, values := mustDecode(t, Codec{}, b)
+		b := mustEncode(t, codec{}, testDeadline, map[string]any{"key": at})
+		_, values := mustDecode(t, codec{}, b)
 		if got, ok := values["key"].(time.Time); !ok || !got.Equal(at) || got.Location() != time.UTC {
 			t.Errorf("offset %d: got %v, want %v in UTC", offset, values["key"], at)
 		}
-		if again := mustEncode(t, Codec{}, testDeadline, values); !bytes.Equal(again, b) {
+		if again := mustEncode(t, codec{}, testDeadline, values); !bytes.Equal(again, b) {
 			t.Errorf("offset %d: re-encoded as %x, was %x", offset, again, b)
 		}
 	}
@@ -172,9 +171,9 @@ func TestValuesTimesInZonesWithSecondsBecomeUTC(t *testing.T) {
 
 func TestValuesWhoseDecoderPanicsAreOpaque(t *testing.T) {
 	t.Parallel()
-	b := mustEncode(t, Codec{}, testDeadline, map[string]any{"key": fragile{'!'}})
-	deadline, values := mustDecode(t, Codec{}, b)
-	if again := mustEncode(t, Codec{}, deadline, values); !bytes.Equal(again, b) {
+	b := mustEncode(t, codec{}, testDeadline, map[string]any{"key": fragile{'!'}})
+	deadline, values := mustDecode(t, codec{}, b)
+	if again := mustEncode(t, codec{}, deadline, values); !bytes.Equal(again, b) {
 		t.Errorf("re-encoded as %x, was %x", again, b)
 	}
 }

@@ -1,4 +1,4 @@
-package pgstore
+package frame
 
 import (
 	"bytes"
@@ -12,9 +12,9 @@ import (
 	"github.com/alexedwards/scs/v2"
 )
 
-func TestSameSession(t *testing.T) {
+func TestSame(t *testing.T) {
 	t.Parallel()
-	c := Codec{UserKey: "user"}
+	c := codec{"user"}
 	encode := func(c scs.Codec, deadline time.Time, values map[string]any) []byte {
 		t.Helper()
 		b, err := c.Encode(deadline, values)
@@ -37,9 +37,9 @@ func TestSameSession(t *testing.T) {
 		{"deadline, seconds", base, encode(c, testDeadline.Add(time.Second), values), false},
 		{"deadline, a nanosecond", base, encode(c, testDeadline.Add(1), values), false},
 		{"another user", base, encode(c, testDeadline, with("user", "bob")), false},
-		{"made without a UserKey", base, encode(Codec{}, testDeadline, values), false},
-		{"anonymous, made without a UserKey", encode(c, testDeadline, nil), encode(Codec{}, testDeadline, nil), false},
-		{"made with another UserKey", base, encode(Codec{UserKey: "n"}, testDeadline, values), false},
+		{"made without a UserKey", base, encode(codec{}, testDeadline, values), false},
+		{"anonymous, made without a UserKey", encode(c, testDeadline, nil), encode(codec{}, testDeadline, nil), false},
+		{"made with another UserKey", base, encode(codec{"n"}, testDeadline, values), false},
 		{"another value", base, encode(c, testDeadline, with("n", 2)), false},
 		{"another type", base, encode(c, testDeadline, with("n", int64(1))), false},
 		{"another key", base, encode(c, testDeadline, map[string]any{"user": "alice", "m": 1}), false},
@@ -52,10 +52,10 @@ func TestSameSession(t *testing.T) {
 		{"neither", []byte("foo"), []byte("bar"), false},
 		{"neither, the same", []byte("foo"), []byte("foo"), true},
 	} {
-		if got := sameSession(test.a, test.b); got != test.want {
+		if got := Same(test.a, test.b); got != test.want {
 			t.Errorf("%s: got %t", test.name, got)
 		}
-		if got := sameSession(test.b, test.a); got != test.want {
+		if got := Same(test.b, test.a); got != test.want {
 			t.Errorf("%s, swapped: got %t", test.name, got)
 		}
 	}
@@ -85,27 +85,27 @@ func fruit() map[string]any {
 	return map[string]any{"cart": &cart{Items: items}, "n": 1}
 }
 
-func TestSameSessionWhereGobIsNotDeterministic(t *testing.T) {
+func TestSameWhereGobIsNotDeterministic(t *testing.T) {
 	t.Parallel()
-	for _, c := range []scs.Codec{Codec{}, scs.GobCodec{}} {
+	for _, c := range []scs.Codec{codec{}, scs.GobCodec{}} {
 		a, err := c.Encode(testDeadline, fruit())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !sameSession(a, otherBytes(t, c, fruit(), a)) {
+		if !Same(a, otherBytes(t, c, fruit(), a)) {
 			t.Errorf("%T: an unchanged struct with a map looks changed", c)
 		}
 		changed := fruit()
 		changed["cart"].(*cart).Items["fruit7"]++
-		if b := otherBytes(t, c, changed, a); sameSession(a, b) {
+		if b := otherBytes(t, c, changed, a); Same(a, b) {
 			t.Errorf("%T: a changed map looks unchanged", c)
 		}
 	}
 }
 
-func TestMergeSession(t *testing.T) {
+func TestMerge(t *testing.T) {
 	t.Parallel()
-	c := Codec{UserKey: "user"}
+	c := codec{"user"}
 	type m = map[string]any
 	for _, test := range []struct {
 		name                        string
@@ -126,14 +126,14 @@ func TestMergeSession(t *testing.T) {
 		{"nil is a value", m{"a": nil}, m{}, m{"a": nil, "b": nil}, m{"b": nil}},
 		{"mine signs in", m{}, m{"user": "alice"}, m{"a": 1}, m{"user": "alice", "a": 1}},
 	} {
-		merged, ok := mergeSession(mustEncode(t, c, testDeadline, test.loaded), mustEncode(t, c, testDeadline, test.mine), mustEncode(t, c, testDeadline, test.current))
+		merged, ok := Merge(mustEncode(t, c, testDeadline, test.loaded), mustEncode(t, c, testDeadline, test.mine), mustEncode(t, c, testDeadline, test.current))
 		if want := mustEncode(t, c, testDeadline, test.want); !ok || !bytes.Equal(merged, want) {
 			t.Errorf("%s: got %x, %t, want %x", test.name, merged, ok, want)
 		}
 	}
 }
 
-func TestMergeSessionDeadline(t *testing.T) {
+func TestMergeDeadline(t *testing.T) {
 	t.Parallel()
 	early, late := testDeadline.Add(-1), testDeadline.Add(time.Hour)
 	for _, test := range []struct{ mine, current, want time.Time }{
@@ -145,18 +145,18 @@ func TestMergeSessionDeadline(t *testing.T) {
 		{early, late, early},
 		{late, early, early},
 	} {
-		merged, ok := mergeSession(mustEncode(t, Codec{}, testDeadline, nil), mustEncode(t, Codec{}, test.mine, nil), mustEncode(t, Codec{}, test.current, nil))
-		if got, framed := frameDeadline(merged); !ok || !framed || !got.Equal(test.want) {
+		merged, ok := Merge(mustEncode(t, codec{}, testDeadline, nil), mustEncode(t, codec{}, test.mine, nil), mustEncode(t, codec{}, test.current, nil))
+		if got, framed := Deadline(merged); !ok || !framed || !got.Equal(test.want) {
 			t.Errorf("mine %v, current %v: got %v, want %v", test.mine, test.current, got, test.want)
 		}
 	}
 }
 
-func TestMergeSessionKeepsTheUserOfMine(t *testing.T) {
+func TestMergeKeepsTheUserOfMine(t *testing.T) {
 	t.Parallel()
-	anonymous := mustEncode(t, Codec{UserKey: "user"}, testDeadline, nil)
-	alice := mustEncode(t, Codec{UserKey: "user"}, testDeadline, map[string]any{"user": "alice"})
-	unkeyed := mustEncode(t, Codec{}, testDeadline, nil)
+	anonymous := mustEncode(t, codec{"user"}, testDeadline, nil)
+	alice := mustEncode(t, codec{"user"}, testDeadline, map[string]any{"user": "alice"})
+	unkeyed := mustEncode(t, codec{}, testDeadline, nil)
 	for _, test := range []struct {
 		loaded, mine, current []byte
 		user                  string
@@ -166,39 +166,39 @@ func TestMergeSessionKeepsTheUserOfMine(t *testing.T) {
 		{alice, anonymous, alice, "", true},
 		{alice, unkeyed, alice, "", false},
 	} {
-		merged, _ := mergeSession(test.loaded, test.mine, test.current)
-		if user, keyed, ok := frameUser(merged); user != test.user || keyed != test.keyed || !ok {
+		merged, _ := Merge(test.loaded, test.mine, test.current)
+		if user, keyed, ok := User(merged); user != test.user || keyed != test.keyed || !ok {
 			t.Errorf("got %q, %t, %t, want %q, %t", user, keyed, ok, test.user, test.keyed)
 		}
 	}
 }
 
 // A struct that mine only read must not undo what current did to it.
-func TestMergeSessionWhereGobIsNotDeterministic(t *testing.T) {
+func TestMergeWhereGobIsNotDeterministic(t *testing.T) {
 	t.Parallel()
-	loaded := mustEncode(t, Codec{}, testDeadline, fruit())
-	mine := otherBytes(t, Codec{}, fruit(), loaded)
+	loaded := mustEncode(t, codec{}, testDeadline, fruit())
+	mine := otherBytes(t, codec{}, fruit(), loaded)
 	want := fruit()
 	want["cart"].(*cart).Items["fruit7"] = 100
-	merged, ok := mergeSession(loaded, mine, mustEncode(t, Codec{}, testDeadline, want))
+	merged, ok := Merge(loaded, mine, mustEncode(t, codec{}, testDeadline, want))
 	if !ok {
 		t.Fatal("not merged")
 	}
-	if _, got := mustDecode(t, Codec{}, merged); !reflect.DeepEqual(got, want) {
+	if _, got := mustDecode(t, codec{}, merged); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
-func TestMergeSessionNeedsFrames(t *testing.T) {
+func TestMergeNeedsFrames(t *testing.T) {
 	t.Parallel()
-	b := mustEncode(t, Codec{}, testDeadline, map[string]any{"a": 1})
+	b := mustEncode(t, codec{}, testDeadline, map[string]any{"a": 1})
 	row, err := scs.GobCodec{}.Encode(testDeadline, map[string]any{"a": 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, other := range [][]byte{nil, row, {0, 2, 0, 0, 0, 0}} {
 		for i, three := range [][3][]byte{{other, b, b}, {b, other, b}, {b, b, other}} {
-			if merged, ok := mergeSession(three[0], three[1], three[2]); ok || merged != nil {
+			if merged, ok := Merge(three[0], three[1], three[2]); ok || merged != nil {
 				t.Errorf("%x was merged, as argument %d", other, i)
 			}
 		}
@@ -273,10 +273,10 @@ func (s modelSession) request(r *rand.Rand) modelSession {
 	return after
 }
 
-func TestMergeSessionAgreesWithTheModel(t *testing.T) {
+func TestMergeAgreesWithTheModel(t *testing.T) {
 	t.Parallel()
 	const seed = 1
-	c := Codec{}
+	c := codec{}
 	for n := range uint64(5000) {
 		r := rand.New(rand.NewPCG(seed, n))
 		loaded := modelSession{deadline: testDeadline}.request(r).request(r)
@@ -289,23 +289,23 @@ func TestMergeSessionAgreesWithTheModel(t *testing.T) {
 		l := mustEncode(t, c, loaded.deadline, loaded.values)
 		m := mustEncode(t, c, mine.deadline, mine.values)
 		now := mustEncode(t, c, current.deadline, current.values)
-		merged, ok := mergeSession(l, m, now)
+		merged, ok := Merge(l, m, now)
 		if !ok {
 			t.Fatalf("case %d of seed %d: not merged", n, seed)
 		}
-		if err := checkFrame(merged); err != nil {
+		if err := Check(merged); err != nil {
 			t.Fatalf("case %d of seed %d: %v", n, seed, err)
 		}
 		deadline, values := mustDecode(t, c, merged)
 		if !deadline.Equal(want.deadline) || !reflect.DeepEqual(values, want.values) {
 			t.Fatalf("case %d of seed %d\nloaded  %v\nmine    %v\ncurrent %v\ngot     %v %v\nwant    %v", n, seed, loaded, mine, current, deadline, values, want)
 		}
-		if !sameSession(merged, mustEncode(t, c, want.deadline, want.values)) {
+		if !Same(merged, mustEncode(t, c, want.deadline, want.values)) {
 			t.Fatalf("case %d of seed %d: the merged frame is not the same session as its own encoding", n, seed)
 		}
 		same := loaded.deadline.Equal(mine.deadline) && reflect.DeepEqual(loaded.values, mine.values)
-		if sameSession(l, m) != same {
-			t.Fatalf("case %d of seed %d: sameSession is %t\nloaded %v\nmine   %v", n, seed, !same, loaded, mine)
+		if Same(l, m) != same {
+			t.Fatalf("case %d of seed %d: Same is %t\nloaded %v\nmine   %v", n, seed, !same, loaded, mine)
 		}
 	}
 }

@@ -1,17 +1,68 @@
-package pgstore
+package frame
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
 
-// frameOf builds a frame by hand.
-func frameOf(h header, count int, fs ...field) []byte {
-	b := appendHeader(nil, h, count)
+var testDeadline = time.Date(2031, 5, 6, 7, 8, 9, 123456789, time.UTC)
+
+// codec is an scs.Codec, as pgstore makes one of a frame.
+type codec struct{ userKey string }
+
+func (c codec) Encode(deadline time.Time, values map[string]any) ([]byte, error) {
+	user := ""
+	if v := values[c.userKey]; c.userKey != "" && v != nil {
+		user = fmt.Sprint(v)
+	}
+	return Encode(deadline, user, c.userKey != "", values)
+}
+
+func (c codec) Decode(b []byte) (time.Time, map[string]any, error) {
+	if !Is(b) {
+		return DecodeGobCodec(b)
+	}
+	return Decode(b, c.userKey)
+}
+
+func mustEncode(t testing.TB, c codec, deadline time.Time, values map[string]any) []byte {
+	t.Helper()
+	b, err := c.Encode(deadline, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(b); err != nil {
+		t.Fatalf("Encode made a frame that Check refuses: %v", err)
+	}
+	return b
+}
+
+func mustDecode(t testing.TB, c codec, b []byte) (time.Time, map[string]any) {
+	t.Helper()
+	deadline, values, err := c.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return deadline, values
+}
+
+func sixKeys() map[string]any {
+	return map[string]any{
+		"user": "7b1f0c3e-8a51-4d0b-9b0a-2f3d5c6e7f80", "csrf": strings.Repeat("t", 43), "__rememberMe": true,
+		"visits": 17, "seen": time.Date(2030, 1, 2, 3, 4, 5, 6, time.UTC), "theme": "dark",
+	}
+}
+
+// frameOf builds a frame by hand, with the zero time's deadline and, unless that is "", a
+// user.
+func frameOf(user string, count int, fs ...field) []byte {
+	b := appendHeader(nil, time.Time{}, []byte(user), user != "", count)
 	for _, f := range fs {
 		b = appendField(b, f)
 	}
@@ -22,7 +73,7 @@ func oneOf(key string) field { return field{key: []byte(key), tag: tagNil} }
 
 func TestFrameLayout(t *testing.T) {
 	t.Parallel()
-	b := mustEncode(t, Codec{UserKey: "u"}, time.Unix(-1, 5), map[string]any{"u": "al", "n": -2, "": true})
+	b := mustEncode(t, codec{"u"}, time.Unix(-1, 5), map[string]any{"u": "al", "n": -2, "": true})
 	want := []byte{
 		0x00, 0x01, // mark, version
 		0x01, 0x05, // -1 s, 5 ns
@@ -40,7 +91,7 @@ func TestFrameLayout(t *testing.T) {
 func TestFrameKeysOfAnyBytes(t *testing.T) {
 	t.Parallel()
 	want := map[string]any{"": 1, "\x00": 2, "\xff\xfe": 3, "é": 4, "a": 5, "aa": 6}
-	_, got := mustDecode(t, Codec{}, mustEncode(t, Codec{}, testDeadline, want))
+	_, got := mustDecode(t, codec{}, mustEncode(t, codec{}, testDeadline, want))
 	if len(got) != len(want) {
 		t.Fatalf("got %v, want %v", got, want)
 	}
@@ -53,63 +104,63 @@ func TestFrameKeysOfAnyBytes(t *testing.T) {
 
 func TestFrameCutShort(t *testing.T) {
 	t.Parallel()
-	b := mustEncode(t, Codec{UserKey: "user"}, testDeadline, map[string]any{
+	b := mustEncode(t, codec{"user"}, testDeadline, map[string]any{
 		"user": "alice", "n": 1 << 40, "f": 1.5, "at": testDeadline, "cart": &cart{Note: "x"}, "zero": nil,
 	})
-	none := mustEncode(t, Codec{}, testDeadline, nil)
+	none := mustEncode(t, codec{}, testDeadline, nil)
 	for n := range b {
 		cut := b[:n:n]
-		if err := checkFrame(cut); !errors.Is(err, errFrame) {
+		if err := Check(cut); !errors.Is(err, errFrame) {
 			t.Errorf("%d of %d bytes: got %v, want errFrame", n, len(b), err)
 		}
 		if n == 0 {
 			continue // not marked as a frame
 		}
-		if _, values, err := (Codec{}).Decode(cut); !errors.Is(err, errFrame) || values != nil {
+		if _, values, err := Decode(cut, ""); !errors.Is(err, errFrame) || values != nil {
 			t.Errorf("%d of %d bytes: decoded as %v, %v", n, len(b), values, err)
 		}
-		if sameSession(b, cut) || sameSession(cut, b) {
+		if Same(b, cut) || Same(cut, b) {
 			t.Errorf("%d of %d bytes are the same session", n, len(b))
 		}
 		for i, three := range [][3][]byte{{cut, b, b}, {b, cut, b}, {b, b, cut}, {cut, none, none}} {
-			if _, ok := mergeSession(three[0], three[1], three[2]); ok {
+			if _, ok := Merge(three[0], three[1], three[2]); ok {
 				t.Errorf("%d of %d bytes were merged in case %d", n, len(b), i)
 			}
 		}
 	}
 	longer := append(bytes.Clone(b), 0)
-	if err := checkFrame(longer); !errors.Is(err, errFrame) {
+	if err := Check(longer); !errors.Is(err, errFrame) {
 		t.Errorf("a byte too many: got %v, want errFrame", err)
 	}
-	if sameSession(b, longer) || sameSession(longer, b) {
+	if Same(b, longer) || Same(longer, b) {
 		t.Error("a byte too many is the same session")
 	}
 }
 
 func TestFrameRefuses(t *testing.T) {
 	t.Parallel()
-	h := header{sec: 1, user: []byte("alice"), keyed: true}
-	good := frameOf(h, 2, oneOf("a"), oneOf("b"))
-	if err := checkFrame(good); err != nil {
+	const user = "alice"
+	good := frameOf(user, 2, oneOf("a"), oneOf("b"))
+	if err := Check(good); err != nil {
 		t.Fatal(err)
 	}
 	sealed := bytes.Clone(good)
 	sealed[1] = 0x02
 	huge := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01} // 1<<64 - 1
 	over := append(bytes.Repeat([]byte{0xff}, 10), 0x01)
-	start := []byte{frameMark, frameVersion, 0, 0}
+	start := []byte{mark, version, 0, 0}
 	for name, b := range map[string][]byte{
 		"nil":                  nil,
 		"another byte":         []byte("gob"),
 		"a later version":      sealed,
-		"nanoseconds":          frameOf(header{nsec: uint64(time.Second)}, 0),
-		"keys out of order":    frameOf(h, 2, oneOf("b"), oneOf("a")),
-		"a key twice":          frameOf(h, 2, oneOf("a"), oneOf("a")),
-		"the empty key twice":  frameOf(h, 2, oneOf(""), oneOf("")),
-		"too few fields":       frameOf(h, 2, oneOf("a")),
-		"too many fields":      frameOf(h, 1, oneOf("a"), oneOf("b")),
-		"endless deadline":     append([]byte{frameMark, frameVersion}, over...),
-		"endless nanoseconds":  append([]byte{frameMark, frameVersion, 0}, over...),
+		"nanoseconds":          append(binary.AppendUvarint([]byte{mark, version, 0}, uint64(time.Second)), 0, 0),
+		"keys out of order":    frameOf(user, 2, oneOf("b"), oneOf("a")),
+		"a key twice":          frameOf(user, 2, oneOf("a"), oneOf("a")),
+		"the empty key twice":  frameOf(user, 2, oneOf(""), oneOf("")),
+		"too few fields":       frameOf(user, 2, oneOf("a")),
+		"too many fields":      frameOf(user, 1, oneOf("a"), oneOf("b")),
+		"endless deadline":     append([]byte{mark, version}, over...),
+		"endless nanoseconds":  append([]byte{mark, version, 0}, over...),
 		"huge user":            append(bytes.Clone(start), append(bytes.Clone(huge), 'x')...),
 		"user longer by one":   append(bytes.Clone(start), 3, 'x'),
 		"huge count":           append(append(bytes.Clone(start), 0), huge...),
@@ -119,11 +170,11 @@ func TestFrameRefuses(t *testing.T) {
 		"value longer by one":  append(bytes.Clone(start), 0, 1, 0, tagString, 2, 'x'),
 		"no tag after the key": append(bytes.Clone(start), 0, 1, 2, 'k', 'k'),
 	} {
-		if err := checkFrame(b); !errors.Is(err, errFrame) {
+		if err := Check(b); !errors.Is(err, errFrame) {
 			t.Errorf("%s: got %v, want errFrame", name, err)
 		}
-		if isFrame(b) {
-			if _, _, err := (Codec{}).Decode(b); !errors.Is(err, errFrame) {
+		if Is(b) {
+			if _, _, err := Decode(b, ""); !errors.Is(err, errFrame) {
 				t.Errorf("%s: decoded: %v", name, err)
 			}
 		}
@@ -134,14 +185,14 @@ func TestFrameRefuses(t *testing.T) {
 // are bytes for as many fields.
 func TestFrameCountsAllocateNoMoreThanTheInputAllows(t *testing.T) {
 	const size = 4 << 10
-	b := binary.AppendUvarint([]byte{frameMark, frameVersion, 0, 0, 0}, 1<<62)
+	b := binary.AppendUvarint([]byte{mark, version, 0, 0, 0}, 1<<62)
 	b = append(b, make([]byte, size)...)
-	atMost := binary.AppendUvarint([]byte{frameMark, frameVersion, 0, 0, 0}, size/minFieldBytes)
+	atMost := binary.AppendUvarint([]byte{mark, version, 0, 0, 0}, size/minFieldBytes)
 	atMost = append(atMost, bytes.Repeat([]byte{0xff}, size)...)
 	for _, b := range [][]byte{b, atMost} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		if _, _, err := (Codec{}).Decode(b); err == nil {
+		if _, _, err := Decode(b, ""); err == nil {
 			t.Error("decoded")
 		}
 		runtime.ReadMemStats(&after)
@@ -154,41 +205,41 @@ func TestFrameCountsAllocateNoMoreThanTheInputAllows(t *testing.T) {
 func TestFrameUserAndDeadline(t *testing.T) {
 	t.Parallel()
 	for _, at := range []time.Time{testDeadline, {}, time.Unix(-1, 999999999), time.Unix(1<<40, 1), testDeadline.In(time.FixedZone("", -7200))} {
-		b := mustEncode(t, Codec{UserKey: "user"}, at, map[string]any{"user": "alice"})
-		if got, ok := frameDeadline(b); !ok || !got.Equal(at) || got.Location() != time.UTC {
+		b := mustEncode(t, codec{"user"}, at, map[string]any{"user": "alice"})
+		if got, ok := Deadline(b); !ok || !got.Equal(at) || got.Location() != time.UTC {
 			t.Errorf("got %v, %t, want %v in UTC", got, ok, at.UTC())
 		}
 	}
 	for _, b := range [][]byte{nil, {}, {0}, {0, 2, 0, 0, 0, 0}, []byte("a gob stream")} {
-		if user, keyed, ok := frameUser(b); user != "" || keyed || ok {
+		if user, keyed, ok := User(b); user != "" || keyed || ok {
 			t.Errorf("%x: got the user %q, %t, %t", b, user, keyed, ok)
 		}
-		if _, ok := frameDeadline(b); ok {
+		if _, ok := Deadline(b); ok {
 			t.Errorf("%x has a deadline", b)
 		}
 	}
-	if isFrame(nil) || isFrame([]byte("\x01")) || !isFrame([]byte{0}) || !isFrame([]byte{0, 2}) {
-		t.Error("isFrame goes by the first byte, whatever the version")
+	if Is(nil) || Is([]byte("\x01")) || !Is([]byte{0}) || !Is([]byte{0, 2}) {
+		t.Error("Is goes by the first byte, whatever the version")
 	}
 }
 
 // Not parallel: it counts allocations.
 func TestFrameFunctionsDoNotAllocate(t *testing.T) {
-	b := mustEncode(t, Codec{UserKey: "user"}, testDeadline, sixKeys())
-	other := mustEncode(t, Codec{UserKey: "user"}, testDeadline.Add(1), sixKeys())
+	b := mustEncode(t, codec{"user"}, testDeadline, sixKeys())
+	other := mustEncode(t, codec{"user"}, testDeadline.Add(1), sixKeys())
 	late := sixKeys()
 	late["visits"] = 18
-	changed := mustEncode(t, Codec{UserKey: "user"}, testDeadline, late)
+	changed := mustEncode(t, codec{"user"}, testDeadline, late)
 	for name, test := range map[string]struct {
 		most float64
 		f    func()
 	}{
-		"checkFrame":            {0, func() { _ = checkFrame(b) }},
-		"frameDeadline":         {0, func() { frameDeadline(b) }},
-		"frameUser":             {1, func() { frameUser(b) }},
-		"sameSession, deadline": {0, func() { sameSession(b, other) }},
-		"sameSession, a value":  {0, func() { sameSession(b, changed) }},
-		"mergeSession":          {2, func() { mergeSession(b, changed, other) }},
+		"Check":          {0, func() { _ = Check(b) }},
+		"Deadline":       {0, func() { Deadline(b) }},
+		"User":           {1, func() { User(b) }},
+		"Same, deadline": {0, func() { Same(b, other) }},
+		"Same, a value":  {0, func() { Same(b, changed) }},
+		"Merge":          {2, func() { Merge(b, changed, other) }},
 	} {
 		if n := testing.AllocsPerRun(100, test.f); n > test.most {
 			t.Errorf("%s: %v allocations, want at most %v", name, n, test.most)
