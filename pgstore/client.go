@@ -29,9 +29,9 @@ func WithClient(ctx context.Context, c Client) context.Context {
 }
 
 // clientOf returns who signs in under ctx.
-func (s *Store) clientOf(ctx context.Context, req *request) Client {
+func (s *Store) clientOf(ctx context.Context, req *tracked) Client {
 	c, ok := ctx.Value(clientKey{}).(Client)
-	if !ok && req != nil && req.http != nil {
+	if !ok && req != nil {
 		c = Client{IP: s.cfg.ClientIP(req.http), UserAgent: req.http.UserAgent()}
 	}
 	c.IP = c.IP.Unmap().WithZone("")

@@ -2,11 +2,28 @@ package pgstore
 
 import (
 	"context"
-	"errors"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/db"
+	"github.com/scspg/scspg/pgstore/internal/request"
+	"github.com/scspg/scspg/pgstore/internal/row"
+)
+
+// EndReason says why a session was ended before it timed out. It is "" for a session
+// that is alive or has timed out.
+type EndReason string
+
+const (
+	// SignedOut: SessionManager.Destroy was called, as a rule by the user signing out.
+	SignedOut EndReason = row.SignedOut
+	// Revoked: Revoke, RevokeOthers, RevokeAll or Forget ended it.
+	Revoked EndReason = row.Revoked
+	// Evicted: a later sign-in of the same user needed its place under the limit.
+	Evicted EndReason = row.Evicted
+	// Renewed: the session continues under a new token.
+	Renewed EndReason = row.Renewed
 )
 
 // Delete is DeleteCtx with context.Background().
@@ -19,54 +36,39 @@ func (s *Store) Delete(token string) error { return s.DeleteCtx(context.Backgrou
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	id, standIn := idOf(token)
 	req := s.requestOf(ctx)
-	tracked := req != nil
-	if !tracked {
-		req = s.plain.of(ctx, knowing(id))
+	if standIn { // of Iterate: no session of this request
+		req = nil
 	}
-	var e entry
+	var known request.Session
 	if req != nil {
-		e, _ = req.entry(id)
+		known, _ = req.Session(id)
 	}
-	var took row
-	var at, created time.Time
+	var met row.Row
+	var at, signedInAt time.Time
 	var ended int
-	mark := newMark()
+	ids, endingID := []pgtype.UUID{id}, db.NewEndingID()
 	err := s.do(ctx, "delete session", func(ctx context.Context) error {
-		b := &pgx.Batch{}
-		b.Queue(s.sql.lock, id).QueryRow(took.scan)
-		b.Queue(sqlClock).QueryRow(func(r pgx.Row) error { return r.Scan(&at) })
-		if e.user != "" {
-			b.Queue(s.sql.anID, e.user, id).QueryRow(func(r pgx.Row) error { return ignoreNoRows(r.Scan(&id, &created)) })
+		b := s.db.Batch()
+		b.Lock(id, &met)
+		b.Clock(&at)
+		if known.User != "" {
+			b.SignedIn(known.User, id, &signedInAt)
 		}
-		s.queueLapse(b, []pgtype.UUID{id}, "")
-		s.queueEnd(b, []pgtype.UUID{id}, SignedOut, "", "", mark, &ended)
-		return send(ctx, s.pool, b)
+		b.TimeOut(ids, "", time.Time{})
+		b.End(ids, db.Ending{Reason: row.SignedOut, ID: endingID}, &ended)
+		return s.db.Send(ctx, b)
 	})
 	if err != nil {
 		return err
 	}
-	if took.reason == SignedOut && took.version == mark {
+	if met.EndReason == row.SignedOut && met.Version == endingID {
 		// An earlier attempt succeeded, but its answer was lost, and with it the data that
 		// the row had held. Go on with what this request had loaded.
-		took.reason, took.version, took.data, ended = "", e.version, e.base, 1
+		met.EndReason, met.Version, met.Data, ended = "", known.Version, known.Base, 1
 	}
 	s.stat.ended.Add(int64(ended))
-	switch {
-	case standIn: // of Iterate: no session of this request
-	case tracked:
-		req.deleted(id, took, ended > 0, at, created)
-	default:
-		for _, req := range s.plain.deleting(ctx, s, id, took.user != "") {
-			req.deleted(id, took, ended > 0, at, created)
-		}
+	if req != nil {
+		req.Deleted(id, met, ended > 0, at, signedInAt)
 	}
 	return nil
-}
-
-// ignoreNoRows returns err, or nil if err says that there was no row.
-func ignoreNoRows(err error) error {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	return err
 }

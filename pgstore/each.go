@@ -4,9 +4,12 @@ import (
 	"context"
 	"iter"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/row"
 )
+
+const pageSize = 1000
 
 // Each returns an iterator over all live sessions, anonymous ones included, in the
 // order of their ids. It reads pages of 1,000 sessions, so its memory is bounded, and
@@ -16,86 +19,79 @@ import (
 // the loop ends.
 func (s *Store) Each(ctx context.Context) iter.Seq2[Session, error] {
 	return func(yield func(Session, error) bool) {
-		after := pgtype.UUID{Valid: true}
-		for {
-			if err := ctx.Err(); err != nil {
-				yield(Session{}, opError("read sessions", 0, err))
-				return
+		var page []row.Listed
+		read := func(ctx context.Context, after pgtype.UUID) (int, pgtype.UUID, error) {
+			var err error
+			if page, err = s.db.Page(ctx, after, pageSize); len(page) > 0 {
+				after = page[len(page)-1].ID
 			}
-			page, err := s.page(ctx, after)
+			return len(page), after, err
+		}
+		for err := range s.pages(ctx, "read sessions", read) {
 			if err != nil {
 				yield(Session{}, err)
 				return
 			}
-			for _, p := range page {
-				if !yield(p.Session, nil) {
+			for _, listed := range page {
+				if !yield(sessionOf(listed), nil) {
 					return
 				}
-				after = p.id
 			}
-			if len(page) < pageSize {
+		}
+	}
+}
+
+// All is AllCtx with context.Background().
+func (s *Store) All() (map[string][]byte, error) { return s.AllCtx(context.Background()) }
+
+// AllCtx returns the data of every live session, for sm.Iterate. It holds them all
+// in memory: see Each for a way that does not. The keys are stand-ins for the
+// tokens, which are not stored: Delete and Commit take them, so that Iterate can
+// change and destroy sessions, and Find does not, so that they sign nobody in. It
+// reads page by page, each a snapshot of its own, until ctx ends.
+//
+// With SessionManager.HashTokenInStore, which adds nothing here, scs hashes the
+// stand-ins too: inside Iterate, Destroy then does nothing, and Commit makes a new
+// session. Use neither there.
+func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
+	all := make(map[string][]byte)
+	read := func(ctx context.Context, after pgtype.UUID) (int, pgtype.UUID, error) {
+		return s.db.PageData(ctx, after, pageSize, func(id pgtype.UUID, data []byte) {
+			if s.readable(ctx, id, data) {
+				all[standInFor(id)] = data
+			}
+		})
+	}
+	for err := range s.pages(ctx, "read all sessions", read) {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// pages calls read for one page after another, and yields after each, until one is not
+// full. read is given the last id of the page before, and returns how many sessions it
+// has read, and the last id. The first error ends the loop.
+func (s *Store) pages(ctx context.Context, op string, read func(context.Context, pgtype.UUID) (int, pgtype.UUID, error)) iter.Seq[error] {
+	return func(yield func(error) bool) {
+		after := pgtype.UUID{Valid: true}
+		for n := pageSize; n == pageSize; {
+			err := ctx.Err()
+			if err != nil {
+				err = opError(op, err)
+			} else {
+				err = s.do(ctx, op, func(ctx context.Context) error {
+					count, last, err := read(ctx, after)
+					if err == nil {
+						n, after = count, last
+					}
+					return err
+				})
+			}
+			if !yield(err) || err != nil {
 				return
 			}
 		}
 	}
-}
-
-type pageRow struct {
-	id pgtype.UUID
-	Session
-}
-
-func (s *Store) page(ctx context.Context, after pgtype.UUID) ([]pageRow, error) {
-	var page []pageRow
-	err := s.do(ctx, "read sessions", func(ctx context.Context) error {
-		page = page[:0]
-		rows, err := s.pool.Query(ctx, s.sql.page, after, pageSize)
-		if err != nil {
-			return err
-		}
-		var p pageRow
-		if _, err := pgx.ForEachRow(rows, []any{&p.id, &p.UserID, &p.Expiry, &p.LastSeenAt}, func() error {
-			p.ID = p.id.String()
-			page = append(page, p)
-			return nil
-		}); err != nil {
-			return err
-		}
-		return s.addIndex(ctx, page)
-	})
-	return page, err
-}
-
-// addIndex adds what only the user index holds: CreatedAt, IP and UserAgent. It reads
-// in a snapshot of its own, so for a session that has just ended they may be missing.
-func (s *Store) addIndex(ctx context.Context, page []pageRow) error {
-	var users []string
-	var ids []pgtype.UUID
-	at := make(map[pgtype.UUID]int)
-	for i, p := range page {
-		if p.UserID != "" {
-			users, ids = append(users, p.UserID), append(ids, p.id)
-			at[p.id] = i
-		}
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	rows, err := s.pool.Query(ctx, s.sql.pageIndex, users, ids)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var user string
-		var id pgtype.UUID
-		var sess Session
-		if err := scanIndexRow(rows, &user, &id, &sess); err != nil {
-			return err
-		}
-		if p := &page[at[id]]; p.UserID == user {
-			p.CreatedAt, p.IP, p.UserAgent = sess.CreatedAt, sess.IP, sess.UserAgent
-		}
-	}
-	return rows.Err()
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"math"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const (
@@ -32,31 +30,29 @@ type Overview struct {
 // beyond. It takes up to some hundred milliseconds and is meant for dashboards and
 // alerts, not for requests. It runs until ctx ends; Config.Timeout does not apply.
 func (s *Store) Overview(ctx context.Context) (Overview, error) {
-	const op = "overview"
-	var rows float64
-	// reltuples is -1 until the first vacuum or analyze.
-	if err := s.pool.QueryRow(ctx, sqlEstimate, s.sql.sessionsTable).Scan(&rows); err != nil {
-		return Overview{}, opError(op, 0, err)
-	}
-	o := Overview{Estimated: rows > exactRows}
-	query, args := s.sql.totals, []any(nil)
-	if o.Estimated {
-		query, args = s.sql.sample, []any{100 * sampleRows / rows}
-	}
-	var seen int64
-	err := s.pool.QueryRow(ctx, query, args...).Scan(&o.Live, &o.SignedIn, &o.Users, &o.Expired, &seen)
+	o, err := s.overview(ctx)
+	return o, opError("overview", err)
+}
+
+func (s *Store) overview(ctx context.Context) (o Overview, err error) {
+	rows, err := s.db.EstimatedRows(ctx)
 	if err != nil {
-		return Overview{}, opError(op, 0, err)
+		return o, err
 	}
-	if o.Estimated && seen > 0 {
+	percent := 0.0
+	if o.Estimated = rows > exactRows; o.Estimated {
+		percent = 100 * sampleRows / rows
+	}
+	t, err := s.db.Totals(ctx, percent)
+	if err != nil {
+		return o, err
+	}
+	o.Live, o.SignedIn, o.Users, o.Expired = t.Live, t.SignedIn, t.Users, t.Expired
+	if o.Estimated && t.All > 0 {
 		for _, n := range []*int64{&o.Live, &o.SignedIn, &o.Expired} {
-			*n = int64(math.Round(float64(*n) * rows / float64(seen)))
+			*n = int64(math.Round(float64(*n) * rows / float64(t.All)))
 		}
 	}
-	var oldest pgtype.Timestamptz
-	if err := s.pool.QueryRow(ctx, s.sql.oldest).Scan(&oldest); err != nil {
-		return Overview{}, opError(op, 0, err)
-	}
-	o.OldestExpired = oldest.Time
-	return o, nil
+	o.OldestExpired, err = s.db.OldestExpired(ctx)
+	return o, err
 }

@@ -6,9 +6,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/pgstore/internal/db"
+	"github.com/scspg/scspg/pgstore/internal/request"
+	"github.com/scspg/scspg/pgstore/internal/row"
 )
 
 // Revoke ends one session of the user. id is a Session.ID, or the result of IDOf. It
@@ -23,31 +25,31 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	var ended, attempts int
-	ids, mark := []pgtype.UUID{uid}, newMark()
+	var ended int
+	ids := []pgtype.UUID{uid}
 	err := s.do(ctx, "revoke session", func(ctx context.Context) error {
-		b := &pgx.Batch{}
-		s.queueLapse(b, ids, userID)
-		s.queueEnd(b, ids, Revoked, "", userID, mark, &ended)
-		if attempts++; attempts > 1 {
-			s.queueMarked(b, ids, mark, &ended)
-		}
-		// A request that is just renewing it has signed it out: stop the renewal.
-		s.queueEnd(b, ids, Revoked, SignedOut, userID, newMark(), nil)
-		return send(ctx, s.pool, b)
+		b := s.db.Batch()
+		b.TimeOut(ids, userID, time.Time{})
+		endForGood(b, ids, userID, &ended)
+		return s.db.Send(ctx, b)
 	})
 	if err != nil {
 		return false, err
 	}
 	s.stat.ended.Add(int64(ended))
-	req := s.requestOf(ctx)
-	if req == nil {
-		req = s.plain.own(ctx, s, false, knowing(uid))
-	}
-	if req != nil {
-		req.revoked(userID, func(gone pgtype.UUID) bool { return gone == uid })
+	if req := s.requestOf(ctx); req != nil {
+		req.Revoked(userID, func(id pgtype.UUID) bool { return id == uid })
 	}
 	return ended > 0, nil
+}
+
+// endForGood ends the user's sessions, also those that a request is just renewing: it has
+// signed them out, and is stopped. They come second, so that one which is signed out in
+// between is caught. n is set to how many were alive.
+func endForGood(b *db.Batch, ids []pgtype.UUID, user string, n *int) {
+	*n = 0
+	b.End(ids, db.Ending{Reason: row.Revoked, User: user}, n)
+	b.End(ids, db.Ending{Reason: row.Revoked, From: row.SignedOut, User: user}, nil)
 }
 
 // RevokeAll ends every session of the user, including the one that the calling
@@ -56,7 +58,7 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 // does not survive. The calling request itself may sign the user in again. An empty
 // userID is an error.
 func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
-	return s.revokeUser(ctx, &revocation{op: "revoke all sessions", user: userID, mark: newMark()})
+	return s.revokeUser(ctx, &revocation{op: "revoke all sessions", user: userID})
 }
 
 // RevokeOthers ends every session of the user except the one with keepToken, as a
@@ -72,7 +74,7 @@ func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int
 	if keepToken == "" || standIn {
 		return 0, fmt.Errorf("%w: pass sm.Token(ctx) of a session that has been committed", ErrNotLive)
 	}
-	return s.revokeUser(ctx, &revocation{op: "revoke other sessions", user: userID, keep: keep, mark: newMark()})
+	return s.revokeUser(ctx, &revocation{op: "revoke other sessions", user: userID, keep: keep})
 }
 
 // Forget erases what the tables hold about a user whose account has been deleted. It
@@ -85,7 +87,7 @@ func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int
 // sessions that earlier sign-ins have already dropped from the user's list. They
 // hold no data. An empty userID is an error.
 func (s *Store) Forget(ctx context.Context, userID string) (int, error) {
-	return s.revokeUser(ctx, &revocation{op: "forget user", user: userID, forget: true, mark: newMark()})
+	return s.revokeUser(ctx, &revocation{op: "forget user", user: userID, forget: true})
 }
 
 // revocation ends the sessions of a user under the user's lock.
@@ -95,11 +97,9 @@ type revocation struct {
 	keep   pgtype.UUID // the session to keep; not Valid for none
 	forget bool
 
-	mark  int64         // see newMark
 	clock time.Time     // the database's clock, read under the lock
-	kept  row           // the row of keep
+	kept  row.Row       // the row of keep
 	ids   []pgtype.UUID // the sessions to end
-	tried []pgtype.UUID // the ids of earlier attempts
 	fence time.Time     // as it stands after the revocation
 	ended int
 }
@@ -109,97 +109,79 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 		return 0, err
 	}
 	req := s.requestOf(ctx)
-	if req == nil {
-		req = s.plain.own(ctx, s, true, having(r.user))
-	}
 	// A session that this request is renewing has no live row at the moment: its old
 	// token is signed out and its new one not yet committed. It must be kept.
-	var renewing *entry
+	var renewing *request.Session
 	if req != nil && !r.forget {
-		if renewing = req.predecessor(r.user); renewing != nil && (renewing.user != r.user || renewing.took.state() != Active) {
+		if renewing = req.Predecessor(r.user); renewing != nil && (renewing.User != r.user || !renewing.WasAlive()) {
 			renewing = nil
 		}
 	}
 	err := s.do(ctx, r.op, func(ctx context.Context) error {
-		leave, err := s.queue.enter(ctx, r.user)
+		leave, err := s.db.Turns.Enter(ctx, r.user)
 		if err != nil {
 			return err
 		}
 		defer leave()
-		return s.onConn(ctx, func(conn *pgxpool.Conn) error {
-			if err := s.readRevocation(ctx, conn, r); err != nil {
+		return s.db.InTx(ctx, func(t *db.Tx) error {
+			if err := r.read(ctx, t); err != nil {
 				return err
 			}
 			switch {
-			case !r.keep.Valid || r.kept.state() == Active && r.kept.user == r.user:
-			case !r.kept.present && renewing != nil:
+			case !r.keep.Valid || r.kept.Alive() && r.kept.User == r.user:
+			case !r.kept.Present && renewing != nil:
 			default:
 				return ErrNotLive
 			}
 			r.ids = slices.DeleteFunc(r.ids, func(id pgtype.UUID) bool {
-				return r.keep.Valid && id == r.keep || renewing != nil && id == renewing.id
+				return r.keep.Valid && id == r.keep || renewing != nil && id == renewing.ID
 			})
-			return s.writeRevocation(ctx, conn, r)
+			return r.carryOut(ctx, t)
 		})
 	})
 	if err != nil {
-		if req != nil && r.kept.present {
-			req.met(r.keep, r.kept)
+		if req != nil && r.kept.Present {
+			req.Met(r.keep, r.kept)
 		}
 		return 0, err
 	}
 	s.stat.ended.Add(int64(r.ended))
-	if req != nil {
-		if r.forget {
-			req.forgot(r.user)
-		} else {
-			req.fenced(r.user, r.fence)
-		}
-		req.revoked(r.user, func(id pgtype.UUID) bool { return !r.keep.Valid || id != r.keep })
+	switch {
+	case req == nil:
+	case r.forget:
+		req.Forgot(r.user)
+	default:
+		req.Fenced(r.user, r.fence)
+		req.Revoked(r.user, func(id pgtype.UUID) bool { return !r.keep.Valid || id != r.keep })
 	}
 	return r.ended, nil
 }
 
-func (s *Store) readRevocation(ctx context.Context, conn *pgxpool.Conn, r *revocation) error {
-	r.ids, r.kept = nil, row{}
-	b := &pgx.Batch{}
-	b.Queue(sqlBegin)
-	b.Queue(s.sql.lockUser, r.user)
+// read takes the user's lock, and reads what there is to end.
+func (r *revocation) read(ctx context.Context, t *db.Tx) error {
+	b := t.Begin()
+	b.LockUser(r.user, &r.fence)
 	// Read once the lock is held: sign-ins that came before are in the index, and
 	// those that come after meet the fence.
-	b.Queue(sqlClock).QueryRow(func(row pgx.Row) error { return row.Scan(&r.clock) })
+	b.Clock(&r.clock)
 	if r.keep.Valid {
-		b.Queue(s.sql.lock, r.keep).QueryRow(r.kept.scan)
+		b.Lock(r.keep, &r.kept)
 	}
-	b.Queue(s.sql.userIDs, r.user).Query(func(rows pgx.Rows) error {
-		var id pgtype.UUID
-		var created time.Time
-		_, err := pgx.ForEachRow(rows, []any{&id, &created}, func() error {
-			r.ids = append(r.ids, id)
-			return nil
-		})
-		return err
-	})
-	return send(ctx, conn, b)
+	b.UserIDs(r.user, &r.ids)
+	return t.Send(ctx, b)
 }
 
-func (s *Store) writeRevocation(ctx context.Context, conn *pgxpool.Conn, r *revocation) error {
-	b := &pgx.Batch{}
-	s.queueLapse(b, r.ids, r.user)
-	s.queueEnd(b, r.ids, Revoked, "", r.user, r.mark, &r.ended)
-	if len(r.tried) > 0 {
-		s.queueMarked(b, append(r.tried, r.ids...), r.mark, &r.ended)
-	}
-	r.tried = append(r.tried, r.ids...)
-	// Second, so that a session signed out in between by its own renewal is caught.
-	s.queueEnd(b, r.ids, Revoked, SignedOut, r.user, newMark(), nil)
+// carryOut ends the sessions, and commits.
+func (r *revocation) carryOut(ctx context.Context, t *db.Tx) error {
+	b := t.Batch()
+	b.TimeOut(r.ids, r.user, r.clock)
+	endForGood(b, r.ids, r.user, &r.ended)
 	if r.forget {
-		b.Queue(s.sql.anonymize, r.ids, r.user)
-		s.queueUnindex(b, r.user, r.ids)
-		b.Queue(s.sql.forget, r.user)
+		b.Anonymize(r.user, r.ids)
+		b.Delist(r.user, r.ids...)
+		b.Forget(r.user)
 	} else {
-		b.Queue(s.sql.fence, r.user, r.clock).QueryRow(func(row pgx.Row) error { return row.Scan(&r.fence) })
+		b.Fence(r.user, r.clock, &r.fence)
 	}
-	b.Queue(sqlCommit)
-	return send(ctx, conn, b)
+	return t.Commit(ctx, b)
 }

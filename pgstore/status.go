@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/scspg/scspg/pgstore/internal/request"
+	"github.com/scspg/scspg/pgstore/internal/row"
 )
 
 // State says whether a session is alive.
@@ -59,16 +62,33 @@ func (s *Store) StatusOf(ctx context.Context) Status {
 	if req == nil {
 		return Status{}
 	}
-	e, ok := req.status()
-	if !ok || e.state == None {
+	known, ok := req.Current()
+	st := Status{State: stateOf(known)}
+	if !ok || st.State == None {
 		return Status{}
 	}
-	st := Status{State: e.state, EndReason: e.reason, ID: e.id.String(), UserID: e.user, Expiry: e.expiry}
-	if e.state == Active {
-		st.Remaining = e.expiry.Sub(e.now) - time.Since(e.at)
+	st.ID, st.UserID, st.Expiry = known.ID.String(), known.User, known.Expiry
+	switch st.State {
+	case Active:
+		st.Remaining = known.Expiry.Sub(known.Now) - time.Since(known.TakenAt)
 		if st.Remaining <= 0 {
 			st.State, st.Remaining = Expired, 0
 		}
+	case Ended:
+		st.EndReason = EndReason(known.Reason)
 	}
 	return st
+}
+
+func stateOf(known request.Session) State {
+	switch {
+	case known.Phase == request.Live:
+		return Active
+	case known.Reason == "":
+		return None
+	case known.Reason == row.TimedOut:
+		return Expired
+	default:
+		return Ended
+	}
 }

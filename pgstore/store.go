@@ -1,26 +1,26 @@
 package pgstore
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/pgstore/internal/db"
 )
 
 // Store keeps scs sessions in PostgreSQL. Use one Store per SessionManager. Any number
 // of Stores, in any number of processes, may share a database. A Store is safe for
 // concurrent use. Make one with New; the zero value is not usable.
 type Store struct {
-	pool  *pgxpool.Pool
-	cfg   Config
-	sql   statements
-	queue userQueues
-	plain plainRequests
-	stat  counters
+	cfg  Config
+	db   *db.DB
+	stat counters
 
 	mounted atomic.Bool // Track has wrapped a handler
-	warned  atomic.Bool // a call outside Track was logged, after mounted
+	noted   atomic.Bool // a call outside Track was logged
 }
 
 var (
@@ -41,5 +41,12 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{pool: pool, cfg: cfg, sql: newStatements(cfg.Schema)}, nil
+	s := &Store{cfg: cfg}
+	s.db = db.New(pool, cfg.Schema, cfg.Timeout, func() { s.stat.retries.Add(1) })
+	return s, nil
+}
+
+// do runs an operation of the database as db.DB.Do does, and says which one failed.
+func (s *Store) do(ctx context.Context, op string, f func(context.Context) error) error {
+	return opError(op, s.db.Do(ctx, f))
 }

@@ -1,4 +1,4 @@
-package pgstore
+package db
 
 import (
 	"context"
@@ -9,15 +9,15 @@ import (
 
 func TestUserQueuesOneAtATimeInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var q userQueues
-		leave, err := q.enter(t.Context(), "alice")
+		var q Turns
+		leave, err := q.Enter(t.Context(), "alice")
 		if err != nil {
 			t.Fatal(err)
 		}
 		var order []int
 		for i := range 5 {
 			go func() {
-				leave, err := q.enter(t.Context(), "alice")
+				leave, err := q.Enter(t.Context(), "alice")
 				if err != nil {
 					t.Error(err)
 					return
@@ -44,13 +44,13 @@ func TestUserQueuesOneAtATimeInOrder(t *testing.T) {
 }
 
 func TestUserQueuesOtherUsersDoNotWait(t *testing.T) {
-	var q userQueues
-	leaveAlice, err := q.enter(t.Context(), "alice")
+	var q Turns
+	leaveAlice, err := q.Enter(t.Context(), "alice")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer leaveAlice()
-	leaveBob, err := q.enter(t.Context(), "bob")
+	leaveBob, err := q.Enter(t.Context(), "bob")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,14 +58,14 @@ func TestUserQueuesOtherUsersDoNotWait(t *testing.T) {
 }
 
 func TestUserQueuesGiveUpWithTheContext(t *testing.T) {
-	var q userQueues
-	leave, err := q.enter(t.Context(), "alice")
+	var q Turns
+	leave, err := q.Enter(t.Context(), "alice")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := q.enter(ctx, "alice"); !errors.Is(err, context.Canceled) {
+	if _, err := q.Enter(ctx, "alice"); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v, want context.Canceled", err)
 	}
 	leave()

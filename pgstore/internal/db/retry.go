@@ -1,0 +1,81 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/scspg/scspg/internal/pgfault"
+)
+
+const (
+	maxAttempts  = 4
+	firstBackoff = 20 * time.Millisecond
+	backoffGrows = 4 // about 20, 80 and 320 ms: a server that is down is reported within a second
+)
+
+// Do runs f under the timeout instead of the caller's cancellation, and runs it again
+// after a transient fault. f must be safe to run twice, also if its first run has
+// committed and only the answer was lost: reads and touches are by nature, data writes
+// because they expect a version, endings because they end only what is alive, and a
+// sign-in because it neither counts nor evicts its own session.
+//
+// f must not change what a request knows: a run that fails would leave it half changed.
+// Callers do that after Do has returned.
+func (d *DB) Do(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout)
+	defer cancel()
+	backoff := firstBackoff
+	for attempt := 1; ; attempt++ {
+		err := f(ctx)
+		if err == nil || attempt == maxAttempts || !mayRepeat(err) || !sleep(ctx, backoff) {
+			if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("not done within Config.Timeout (%v): %w", d.timeout, err)
+			}
+			return err
+		}
+		if pgfault.IsConnection(err) {
+			d.findConnection(ctx)
+		}
+		backoff *= backoffGrows
+		d.onRetry()
+	}
+}
+
+// mayRepeat reports whether another attempt may succeed. After a unique violation, which
+// two writers of one new token bring about, it finds the row.
+func mayRepeat(err error) bool {
+	return pgfault.IsTransient(err) || pgfault.Code(err) == pgfault.UniqueViolation
+}
+
+// findConnection discards broken connections of the pool until it meets one that works.
+// What has broken one, such as a restart of the server, has often broken them all, and
+// an attempt on each would be too many. The pool acquires next what it was given last.
+func (d *DB) findConnection(ctx context.Context) {
+	for range d.pool.Stat().TotalConns() {
+		conn, err := d.pool.Acquire(ctx)
+		if err != nil {
+			return
+		}
+		err = conn.Ping(ctx)
+		conn.Release()
+		if err == nil {
+			return
+		}
+	}
+}
+
+// sleep waits about d, and reports whether ctx was still alive at the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	// Jitter keeps the instances of an app from knocking together.
+	timer := time.NewTimer(d/2 + rand.N(d))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,196 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/row"
+)
+
+// Find reads a session. A missing one is the zero Row.
+func (d *DB) Find(ctx context.Context, id pgtype.UUID) (r row.Row, err error) {
+	err = scanRow(&r)(d.pool.QueryRow(ctx, d.q(sqlFind), id))
+	return r, err
+}
+
+// Lock locks the row of a session and reads it.
+func (b *Batch) Lock(id pgtype.UUID, r *row.Row) { b.add(sqlLock, id).QueryRow(scanRow(r)) }
+
+func scanRow(r *row.Row) func(pgx.Row) error {
+	return func(from pgx.Row) error {
+		*r = row.Row{}
+		err := from.Scan(&r.Data, &r.User, &r.Version, &r.EndReason, &r.Expiry, &r.LastSeen, &r.Now)
+		r.Present = err == nil
+		return ignoreNoRows(err)
+	}
+}
+
+// Write is what is written to the row of a session.
+type Write struct {
+	ID   pgtype.UUID
+	User string // "" while anonymous
+	Data []byte // not nil
+	TTL  time.Duration
+	// Unseen leaves the last-seen time alone, and does not move expiry forward.
+	Unseen bool
+}
+
+// AnyVersion, as the version that Update expects, lets it overwrite whatever is there.
+const AnyVersion = 0
+
+// Written is the row after a write. Its Now is its LastSeen, which an Unseen update does
+// not set.
+type Written struct {
+	row.Stamp
+	OK bool // false: no row met the conditions, and nothing was written
+}
+
+func (w *Written) scan(from pgx.Row) error {
+	*w = Written{}
+	err := from.Scan(&w.Version, &w.Expiry, &w.LastSeen)
+	w.Now, w.OK = w.LastSeen, err == nil
+	return ignoreNoRows(err)
+}
+
+// Insert writes a new anonymous session, unless the row is there.
+func (d *DB) Insert(ctx context.Context, w Write) (out Written, err error) {
+	err = out.scan(d.pool.QueryRow(ctx, d.q(sqlInsert), w.ID, w.Data, w.TTL.Microseconds()))
+	return out, err
+}
+
+// Update writes the data of a live session whose user stays.
+func (d *DB) Update(ctx context.Context, w Write, version int64) (out Written, err error) {
+	sql, args := w.update(version)
+	err = out.scan(d.pool.QueryRow(ctx, d.q(sql), args...))
+	return out, err
+}
+
+// Update is DB.Update within a transaction.
+func (b *Batch) Update(w Write, version int64, out *Written) {
+	sql, args := w.update(version)
+	b.add(sql, args...).QueryRow(out.scan)
+}
+
+func (w *Write) update(version int64) (sql string, args []any) {
+	if sql = sqlUpdate; w.Unseen {
+		sql = sqlUpdateUnseen
+	}
+	return sql, []any{w.ID, w.Data, w.TTL.Microseconds(), nullable(w.User), version}
+}
+
+// SignIn inserts a session of a user. If the row is there, it is a unique violation.
+func (b *Batch) SignIn(w Write, out *Written) {
+	b.add(sqlSignIn, w.ID, nullable(w.User), w.Data, w.TTL.Microseconds()).QueryRow(out.scan)
+}
+
+// SwitchUser writes a live session and whose it is.
+func (b *Batch) SwitchUser(w Write, out *Written) {
+	b.add(sqlSwitchUser, w.ID, nullable(w.User), w.Data, w.TTL.Microseconds()).QueryRow(out.scan)
+}
+
+// Touch moves expiry to ttl from now, but not back, and sets the last-seen time, if the
+// session has this user and version. It may be lost in a crash of the server.
+func (d *DB) Touch(ctx context.Context, id pgtype.UUID, user string, version int64, ttl time.Duration) (out Written, err error) {
+	b := d.Batch()
+	b.add(sqlAsync).QueryRow(func(r pgx.Row) error { return r.Scan(new(string)) })
+	b.add(sqlTouch, id, ttl.Microseconds(), nullable(user), version).QueryRow(out.scan)
+	err = d.Send(ctx, b)
+	return out, err
+}
+
+// Ending says which sessions end, and why.
+type Ending struct {
+	Reason string
+	From   string // the reason that it replaces; "" ends live sessions
+	User   string // "": whoever has them
+	ID     int64  // see NewEndingID; 0 if nobody will ask
+}
+
+// NewEndingID returns a number that identifies one ending. The column version of the
+// tombstones holds it, so that if the server's answer is lost, the next attempt
+// recognizes the sessions that the first one ended. It is negative; versions of live
+// sessions are positive.
+func NewEndingID() int64 { return -1 - rand.Int64() }
+
+// End ends sessions, and counts in n those that it has ended, unless n is nil.
+func (b *Batch) End(ids []pgtype.UUID, e Ending, n *int) {
+	if len(ids) == 0 {
+		return
+	}
+	sql, which := sqlEndAll, any(ids)
+	if len(ids) == 1 {
+		sql, which = sqlEnd, ids[0]
+	}
+	b.add(sql, which, e.Reason, nullable(e.From), nullable(e.User), e.ID).Query(func(rows pgx.Rows) error {
+		ended := 0
+		for rows.Next() {
+			ended++
+		}
+		if n != nil {
+			*n = ended
+		}
+		return rows.Err()
+	})
+}
+
+// TimeOut ends those of the sessions that have timed out by the start of the transaction
+// or, if that is later, by clock. Add it before End for the same ids: a write that was
+// under way may just have extended one.
+func (b *Batch) TimeOut(ids []pgtype.UUID, user string, clock time.Time) {
+	if len(ids) == 0 {
+		return
+	}
+	b.add(sqlTimeOut, ids, nullable(user), pgtype.Timestamptz{Time: clock, Valid: !clock.IsZero()})
+}
+
+// Anonymize takes the user out of tombstones.
+func (b *Batch) Anonymize(user string, ids []pgtype.UUID) { b.add(sqlAnonymize, ids, user) }
+
+// Client is who signs in.
+type Client struct {
+	IP        netip.Addr // zero: unknown
+	UserAgent string     // "": unknown
+}
+
+// Enlist puts a session into the user's index, or updates it there. A zero createdAt is
+// now.
+func (b *Batch) Enlist(user string, id pgtype.UUID, createdAt time.Time, c Client) {
+	var ip string
+	if c.IP.IsValid() {
+		ip = c.IP.String()
+	}
+	b.add(sqlEnlist, user, id, pgtype.Timestamptz{Time: createdAt, Valid: !createdAt.IsZero()}, nullable(ip), nullable(c.UserAgent))
+}
+
+// Delist takes sessions out of the user's index.
+func (b *Batch) Delist(user string, ids ...pgtype.UUID) {
+	switch len(ids) {
+	case 0:
+	case 1:
+		b.add(sqlDelist, user, ids[0])
+	default:
+		b.add(sqlDelistAll, user, ids)
+	}
+}
+
+// nullable returns s as a column value, NULL for "".
+func nullable(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// ignoreNoRows returns err, or nil if err says that there was no row.
+func ignoreNoRows(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,156 @@
+package db
+
+import (
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// All SQL of the store. It can be pasted into psql as it stands: if the tables are in a
+// named schema, DB.q qualifies their names. It also has to work on Citus and behind
+// PgBouncer, so:
+//
+//   - no join of tables that are distributed by different columns,
+//   - nothing that outlives its transaction,
+//   - in a write, no function whose value may differ between servers. now() is
+//     allowed, but only where the Citus coordinator can replace it by its value: not in
+//     RETURNING, CASE or COALESCE, and not in arithmetic with a column.
+const (
+	// now() is the start of the transaction, so it is earlier than any lock that the
+	// transaction waits for. A write whose decision needed a lock reads the row again
+	// once it holds it.
+	alive = `end_reason IS NULL AND expiry > now()`
+
+	sqlFind = `SELECT data, coalesce(user_id, ''), version, coalesce(end_reason, ''), expiry, last_seen_at, now()
+		FROM scs_sessions WHERE id = $1`
+	sqlLock = sqlFind + ` FOR UPDATE`
+
+	// What a write returns. last_seen_at stands for its now(), as Citus allows no function
+	// in RETURNING.
+	stamp = ` RETURNING version, expiry, last_seen_at`
+
+	// Anonymous sessions only: signed-in ones are inserted by sqlSignIn.
+	sqlInsert = `INSERT INTO scs_sessions (id, data, expiry, last_seen_at)
+		VALUES ($1, $2, now() + $3::float8 * interval '1 microsecond', now())
+		ON CONFLICT (id) DO NOTHING` + stamp
+
+	// $5 is the version to expect (0: any).
+	sqlUpdate = `UPDATE scs_sessions SET data = $2, version = version + 1,
+			expiry = now() + $3::float8 * interval '1 microsecond', last_seen_at = now()` + updateIf
+	// The same for a request that must not extend its session.
+	sqlUpdateUnseen = `UPDATE scs_sessions SET data = $2, version = version + 1,
+			expiry = least(expiry, now() + $3::float8 * interval '1 microsecond')` + updateIf
+	updateIf = `
+		WHERE id = $1 AND ` + alive + ` AND user_id IS NOT DISTINCT FROM $4::text
+			AND ($5::bigint = 0 OR version = $5::bigint)` + stamp
+
+	// A touch may be lost in a crash of the server: the session then times out a
+	// little early, and nothing else is affected.
+	sqlAsync = `SELECT set_config('synchronous_commit', 'off', true)`
+	sqlTouch = `UPDATE scs_sessions SET
+			expiry = greatest(expiry, now() + $2::float8 * interval '1 microsecond'), last_seen_at = now()
+		WHERE id = $1 AND ` + alive + ` AND user_id IS NOT DISTINCT FROM $3::text AND version = $4` + stamp
+
+	// Ends sessions: on sign-out, revocation and eviction, and the old row of a renewal.
+	// $3 is the reason to replace (NULL for live sessions), $4 the user or NULL for any.
+	// $5 goes to version, which a tombstone does not need otherwise; see NewEndingID.
+	//
+	// One session has a statement of its own: for an array parameter the generic plan
+	// assumes ten elements, so PostgreSQL finds a custom plan for one element cheaper
+	// and plans anew at each execution, which costs more than the update.
+	sqlEnd    = end + `id = $1` + endIf
+	sqlEndAll = end + `id = ANY($1::uuid[])` + endIf
+	end       = `UPDATE scs_sessions SET end_reason = $2, data = '', version = $5 WHERE `
+	endIf     = ` AND end_reason IS NOT DISTINCT FROM $3::text AND (expiry > now() OR $3::text IS NOT NULL)
+			AND ($4::text IS NULL OR user_id = $4::text) RETURNING id`
+
+	// Ends sessions that have timed out, by now() or by a later reading of the clock. A
+	// write that began before they did may be waiting for the row, and would find it alive
+	// by its own, earlier now(). If that write was first, the session is alive, and the
+	// ending that follows ends it.
+	sqlTimeOut = `UPDATE scs_sessions SET end_reason = 'timed_out', data = ''
+		WHERE id = ANY($1::uuid[]) AND end_reason IS NULL AND (expiry <= now() OR expiry <= $3::timestamptz)
+			AND ($2::text IS NULL OR user_id = $2::text)`
+
+	// The sign-in transaction; see pgstore's signin_tx.go.
+	sqlBegin    = `BEGIN ISOLATION LEVEL READ COMMITTED`
+	sqlCommit   = `COMMIT`
+	sqlRollback = `ROLLBACK`
+	sqlClock    = `SELECT clock_timestamp()`
+	sqlLockUser = `INSERT INTO scs_users (user_id) VALUES ($1)
+		ON CONFLICT (user_id) DO UPDATE SET fence = scs_users.fence RETURNING fence`
+	sqlUserIDs  = `SELECT id, created_at FROM scs_user_sessions WHERE user_id = $1`
+	sqlSignedIn = sqlUserIDs + ` AND id = $2`
+	// By id, not by user: the rows of a user's sessions are wherever their ids put them.
+	sqlUserRows = `SELECT id, last_seen_at, expiry, end_reason IS NOT NULL OR user_id IS DISTINCT FROM $1
+		FROM scs_sessions WHERE id = ANY(ARRAY(SELECT id FROM scs_user_sessions WHERE user_id = $1))`
+	sqlSignIn = `INSERT INTO scs_sessions (id, user_id, data, expiry, last_seen_at)
+		VALUES ($1, $2, $3, now() + $4::float8 * interval '1 microsecond', now())` + stamp
+	sqlSwitchUser = `UPDATE scs_sessions SET user_id = $2, data = $3, version = version + 1,
+			expiry = now() + $4::float8 * interval '1 microsecond', last_seen_at = now()
+		WHERE id = $1 AND ` + alive + stamp
+	sqlEnlist = `INSERT INTO scs_user_sessions (user_id, id, created_at, ip, user_agent)
+		VALUES ($1, $2, coalesce($3::timestamptz, now()), $4::text::inet, $5)
+		ON CONFLICT (user_id, id) DO UPDATE SET
+			created_at = excluded.created_at, ip = excluded.ip, user_agent = excluded.user_agent`
+	sqlDelist    = `DELETE FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
+	sqlDelistAll = `DELETE FROM scs_user_sessions WHERE user_id = $1 AND id = ANY($2::uuid[])`
+
+	sqlFence = `UPDATE scs_users SET fence = greatest(fence, $2::timestamptz) WHERE user_id = $1 RETURNING fence`
+
+	// For Forget.
+	sqlAnonymize = `UPDATE scs_sessions SET user_id = NULL, data = ''
+		WHERE id = ANY($1::uuid[]) AND end_reason IS NOT NULL AND user_id = $2`
+	sqlForget = `DELETE FROM scs_users WHERE user_id = $1`
+
+	// A listing reads both tables in one snapshot.
+	sqlBeginRead = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`
+	sqlListed    = `SELECT user_id, id, created_at, ip, coalesce(user_agent, '') FROM scs_user_sessions `
+	sqlListedOf  = sqlListed + `WHERE user_id = $1`
+	sqlListedIn  = sqlListed + `WHERE user_id = ANY($1::text[]) AND id = ANY($2::uuid[])`
+	ofUser       = `WHERE id = ANY(ARRAY(SELECT id FROM scs_user_sessions WHERE user_id = $1))
+			AND user_id = $1 AND ` + alive
+	sqlLive  = `SELECT id, expiry, last_seen_at FROM scs_sessions ` + ofUser
+	sqlCount = `SELECT count(*) FROM scs_sessions ` + ofUser
+
+	// Keyset pages over every live session, with their data or without.
+	sqlPage = `SELECT id, coalesce(user_id, ''), expiry, last_seen_at, CASE WHEN $3::bool THEN data END
+		FROM scs_sessions WHERE id > $1 AND ` + alive + ` ORDER BY id LIMIT $2`
+
+	sqlEstimate = `SELECT coalesce(reltuples, -1)::float8 FROM pg_class WHERE oid = 'scs_sessions'::regclass`
+	sqlTotals   = `SELECT
+			count(*) FILTER (WHERE ` + alive + `),
+			count(user_id) FILTER (WHERE ` + alive + `),
+			count(DISTINCT user_id) FILTER (WHERE ` + alive + `),
+			count(*) FILTER (WHERE expiry <= now()),
+			count(*)
+		FROM scs_sessions`
+	sqlSample = sqlTotals + ` TABLESAMPLE SYSTEM ($1::float4)`
+	// Rows of the first hour of the index hold the oldest expiry.
+	sqlOldest = `SELECT min(expiry) FROM scs_sessions
+		WHERE sweep_at = (SELECT min(sweep_at) FROM scs_sessions) AND expiry <= now()`
+)
+
+// qualifier returns what puts schema before the names of the tables.
+func qualifier(schema string) *strings.Replacer {
+	name := func(table string) string { return pgx.Identifier{schema, table}.Sanitize() }
+	return strings.NewReplacer(
+		"scs_users.fence", "scs_users.fence", // the row's alias is the bare name
+		"'scs_sessions'", "'"+strings.ReplaceAll(name("scs_sessions"), "'", "''")+"'",
+		"scs_sessions", name("scs_sessions"),
+		"scs_user_sessions", name("scs_user_sessions"),
+		"scs_users", name("scs_users"),
+	)
+}
+
+// q returns the statement with its tables qualified, if they are in a named schema.
+func (d *DB) q(sql string) string {
+	if d.schema == "" {
+		return sql
+	}
+	if text, ok := d.qualified.Load(sql); ok {
+		return text.(string)
+	}
+	text, _ := d.qualified.LoadOrStore(sql, qualifier(d.schema).Replace(sql))
+	return text.(string)
+}

@@ -1,0 +1,131 @@
+package db
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/row"
+)
+
+// LockUser locks the user's row, and makes one for a user without. fence is set to
+// the user's fence, to zero if there is none. It is a statement of its own, and before
+// all reads, so that these see what earlier holders of the lock have committed.
+func (b *Batch) LockUser(user string, fence *time.Time) {
+	b.add(sqlLockUser, user).QueryRow(func(r pgx.Row) error {
+		var at pgtype.Timestamptz
+		err := r.Scan(&at)
+		*fence = at.Time // of -infinity, which stands for none, it is zero
+		return err
+	})
+}
+
+// Fence moves the user's fence to at, but not back, and reads where it stands.
+func (b *Batch) Fence(user string, at time.Time, fence *time.Time) {
+	b.add(sqlFence, user, at).QueryRow(func(r pgx.Row) error { return r.Scan(fence) })
+}
+
+// Forget deletes the user's row.
+func (b *Batch) Forget(user string) { b.add(sqlForget, user) }
+
+// Clock reads the database's clock at the moment at which the statement runs.
+func (b *Batch) Clock(at *time.Time) {
+	b.add(sqlClock).QueryRow(func(r pgx.Row) error { return r.Scan(at) })
+}
+
+// SignedIn reads since when the user has had a session, zero if it is not in the index.
+func (b *Batch) SignedIn(user string, id pgtype.UUID, at *time.Time) {
+	b.add(sqlSignedIn, user, id).QueryRow(func(r pgx.Row) error {
+		*at = time.Time{}
+		return ignoreNoRows(r.Scan(&pgtype.UUID{}, at))
+	})
+}
+
+// UserIDs reads the ids in the user's index.
+func (b *Batch) UserIDs(user string, ids *[]pgtype.UUID) {
+	b.add(sqlUserIDs, user).Query(func(rows pgx.Rows) (err error) {
+		*ids, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (id pgtype.UUID, err error) {
+			return id, r.Scan(&id, nil)
+		})
+		return err
+	})
+}
+
+// UserSessions reads the user's index, and what has become of the sessions in it.
+func (b *Batch) UserSessions(user string, list *[]row.UserSession) {
+	at := make(map[pgtype.UUID]int)
+	*list = nil
+	b.add(sqlUserIDs, user).Query(func(rows pgx.Rows) error {
+		s := row.UserSession{Gone: true}
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.CreatedAt}, func() error {
+			at[s.ID] = len(*list)
+			*list = append(*list, s)
+			return nil
+		})
+		return err
+	})
+	b.add(sqlUserRows, user).Query(func(rows pgx.Rows) error {
+		var s row.UserSession
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.LastSeen, &s.Expiry, &s.Gone}, func() error {
+			i, ok := at[s.ID]
+			if !ok { // its index row came between the two statements; that takes the lock, so it cannot be this user's
+				return nil
+			}
+			s.CreatedAt = (*list)[i].CreatedAt
+			(*list)[i] = s
+			return nil
+		})
+		return err
+	})
+}
+
+// Listing reads the user's live sessions, in one snapshot.
+func (d *DB) Listing(ctx context.Context, user string) ([]row.Listed, error) {
+	var index map[pgtype.UUID]row.Listed
+	list := []row.Listed{}
+	b := d.begin(sqlBeginRead)
+	b.add(sqlListedOf, user).Query(func(rows pgx.Rows) (err error) {
+		index, err = collectIndex(rows)
+		return err
+	})
+	b.add(sqlLive, user).Query(func(rows pgx.Rows) error {
+		var s row.Listed
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.Expiry, &s.LastSeen}, func() error {
+			entry := index[s.ID]
+			entry.Expiry, entry.LastSeen = s.Expiry, s.LastSeen
+			list = append(list, entry)
+			return nil
+		})
+		return err
+	})
+	b.add(sqlCommit)
+	err := d.Send(ctx, b)
+	return list, err
+}
+
+// collectIndex reads rows of the index, by id.
+func collectIndex(rows pgx.Rows) (map[pgtype.UUID]row.Listed, error) {
+	index := make(map[pgtype.UUID]row.Listed)
+	defer rows.Close()
+	for rows.Next() {
+		var s row.Listed
+		var ip *netip.Addr
+		if err := rows.Scan(&s.User, &s.ID, &s.CreatedAt, &ip, &s.UserAgent); err != nil {
+			return nil, err
+		}
+		if ip != nil {
+			s.IP = *ip
+		}
+		index[s.ID] = s
+	}
+	return index, rows.Err()
+}
+
+// Count counts the user's live sessions.
+func (d *DB) Count(ctx context.Context, user string) (n int, err error) {
+	err = d.pool.QueryRow(ctx, d.q(sqlCount), user).Scan(&n)
+	return n, err
+}

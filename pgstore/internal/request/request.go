@@ -1,0 +1,313 @@
+// Package request holds what one HTTP request knows of its sessions: each is in one
+// phase, and every event that changes a phase is a method of Request.
+//
+//	event                 Absent  Live       Over     Closed   Renewing        Continued
+//	Found, alive          Live    -          -        -        -               -
+//	Found or Met, over    Over    Over       -        -        -               -
+//	Stored                Live    Live       -        -        -               -
+//	Stored, continuing it -       -          -        -        Continued       -
+//	Lost                  Over    Over       -        -        -               -
+//	Touched               -       Live       -        -        -               -
+//	Deleted               Renewing, Absent if never stored, Closed if revoked here; Closed and Continued stay
+//	Revoked               -       Closed     -        -        -               -
+//	Forgot                -       Closed     -        -        Closed          -
+package request
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/row"
+)
+
+// Request is what one request knows. Its zero value knows nothing. Calls may overlap:
+// they take copies of sessions, and report events when the database has answered.
+type Request struct {
+	mu       sync.Mutex
+	sessions []Session
+	current  int        // index of the session that Current returns
+	fences   []fence    // those that this request has set
+	first    [1]Session // backs sessions in the usual case, which saves an allocation
+}
+
+// fence is a fence that this request has set, and that its own sign-ins may pass.
+type fence struct {
+	user string
+	at   time.Time
+}
+
+// Session returns a copy of what is known of a session.
+func (r *Request) Session(id pgtype.UUID) (Session, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.find(id); s != nil {
+		return *s, true
+	}
+	return Session{}, false
+}
+
+// Current returns a copy of the session that the request came with or, once that is
+// over, the one that has replaced it.
+func (r *Request) Current() (Session, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.sessions) == 0 {
+		return Session{}, false
+	}
+	return r.sessions[r.current], true
+}
+
+// Unsettled returns copies of the sessions that the request used and did not commit.
+func (r *Request) Unsettled() (list []Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.sessions {
+		if s.Phase == Live && !s.Settled {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Predecessor returns the session that a new token for user continues, or nil: the last
+// one of that user that this request has deleted, or else the last anonymous one.
+func (r *Request) Predecessor(user string) *Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var anonymous *Session
+	for _, s := range slices.Backward(r.sessions) {
+		switch {
+		case s.Phase == Renewing && s.User == user:
+			return &s
+		case s.Phase == Renewing && s.User == "" && anonymous == nil:
+			anonymous = &s
+		}
+	}
+	return anonymous
+}
+
+// Exempt reports whether the request has set this very fence itself.
+func (r *Request) Exempt(user string, at time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.fences, func(f fence) bool { return f.user == user && f.at.Equal(at) })
+}
+
+// find returns the session for a change under the lock, or nil.
+func (r *Request) find(id pgtype.UUID) *Session {
+	for i := range r.sessions {
+		if r.sessions[i].ID == id {
+			return &r.sessions[i]
+		}
+	}
+	return nil
+}
+
+// change is find for a session that is about to change.
+func (r *Request) change(id pgtype.UUID) *Session {
+	s := r.find(id)
+	if s == nil {
+		if r.sessions == nil {
+			r.sessions = r.first[:0]
+		}
+		r.sessions = append(r.sessions, Session{ID: id})
+		s = &r.sessions[len(r.sessions)-1]
+	}
+	s.generation++
+	return s
+}
+
+// succeed makes s, which has just begun, the current session if the current one is no
+// longer alive: s has replaced it.
+func (r *Request) succeed(s *Session) {
+	if s.generation == 1 && s.is() && r.sessions[r.current].Phase != Live {
+		r.current = len(r.sessions) - 1
+	}
+}
+
+// Found records a read. Data that changes are told against is that of the first read:
+// later ones do not reach scs's memory of the session. A live row that is not readable
+// counts as absent.
+func (r *Request) Found(id pgtype.UUID, from row.Row, readable bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.find(id); s != nil && s.Phase != Absent {
+		r.met(s, from)
+		return
+	}
+	s := r.change(id)
+	s.User = from.User
+	s.stamp(from.Stamp)
+	switch {
+	case from.Alive() && readable:
+		s.become(Live, "")
+		s.Base, s.RowHoldsBase, s.Window = from.Data, true, from.Expiry.Sub(from.LastSeen)
+	case from.Present && !from.Alive():
+		s.become(Over, from.Over())
+	}
+	// Current is the session that the request came with. One that it loads besides says
+	// nothing of that.
+	if !r.sessions[r.current].is() {
+		r.current = slices.IndexFunc(r.sessions, func(s Session) bool { return s.ID == id })
+	}
+}
+
+// Met records a read of a session that need not be one of the request's.
+func (r *Request) Met(id pgtype.UUID, met row.Row) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.find(id); s != nil {
+		r.met(s, met)
+	}
+}
+
+func (r *Request) met(s *Session, met row.Row) {
+	if s.Phase == Live && !met.Alive() {
+		s.generation++
+		s.end(met)
+	}
+}
+
+// Stored records a commit of base. The row has the stamp latest, and holds just base
+// unless changes of others were merged in. If continues is not nil, the session
+// continues that one.
+func (r *Request) Stored(id pgtype.UUID, user string, base []byte, latest row.Stamp, rowHoldsBase bool, continues *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if continues != nil {
+		if old := r.find(continues.ID); old != nil && old.Phase == Renewing {
+			old.generation++
+			old.become(Continued, row.Renewed)
+		}
+	}
+	s := r.change(id)
+	if s.Phase != Live && s.Phase != Absent {
+		return // it was ended beside this commit
+	}
+	s.become(Live, "")
+	s.stamp(latest)
+	s.User, s.Base, s.RowHoldsBase, s.Settled = user, base, rowHoldsBase, true
+	r.succeed(s)
+}
+
+// Lost records that a commit was dropped for what it met.
+func (r *Request) Lost(id pgtype.UUID, met row.Row) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.change(id)
+	if s.Phase != Live && s.Phase != Absent {
+		return
+	}
+	s.end(met)
+	r.succeed(s)
+}
+
+// LostWith records that a commit of a new token was dropped, because the session that
+// it continues had already ended.
+func (r *Request) LostWith(id pgtype.UUID, predecessor Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.change(id)
+	s.User = predecessor.User
+	s.become(Over, predecessor.Reason)
+	s.Stamp, s.TakenAt = predecessor.Stamp, predecessor.TakenAt
+	r.succeed(s)
+}
+
+// Touched records that the row of known, a copy, had latest as its stamp when a touch
+// was done, or was not needed. It does nothing if the session has changed since the copy
+// was taken: the result of a touch must not overwrite what the request has done meanwhile.
+func (r *Request) Touched(known Session, latest row.Stamp, rowHoldsBase bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.find(known.ID); s != nil && s.generation == known.generation {
+		s.generation++
+		s.stamp(latest)
+		s.RowHoldsBase, s.Settled = rowHoldsBase, true
+	}
+}
+
+// NotTouched records that known, a copy, did not need a touch.
+func (r *Request) NotTouched(known Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.find(known.ID); s != nil && s.generation == known.generation {
+		s.Settled = true
+	}
+}
+
+// Deleted records what Delete met, and whether it has ended it. signedInAt is zero if
+// unknown.
+func (r *Request) Deleted(id pgtype.UUID, met row.Row, ended bool, at, signedInAt time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.find(id); s != nil {
+		again := s.Phase == Renewing && s.WasAlive() && met.EndReason == row.SignedOut // it was this request that signed it out
+		if again || s.Phase == Closed || s.Phase == Continued {
+			return
+		}
+	}
+	s := r.change(id)
+	if s.generation == 1 {
+		s.User, s.Version = met.User, met.Version
+	}
+	version := s.Version // that of Base, not that of the row
+	s.stamp(met.Stamp)
+	s.Version = version
+	s.RowAtDelete, s.DeletedAt, s.CreatedAt = met, at, signedInAt
+	reason := met.Over()
+	if ended {
+		reason = row.SignedOut
+	}
+	switch {
+	case met.EndReason == row.Revoked && r.hasFenced(met.User):
+		// A session that this request has revoked is not continued: signing in again
+		// starts a new one.
+		s.become(Closed, row.Revoked)
+	case !met.Present && s.Base == nil:
+		// A token that was never stored leaves nothing to continue.
+	default:
+		s.become(Renewing, reason)
+	}
+	r.succeed(s)
+}
+
+// Revoked records that this request has ended sessions of user itself: those for which
+// ended returns true.
+func (r *Request) Revoked(user string, ended func(pgtype.UUID) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.sessions {
+		if s := &r.sessions[i]; s.User == user && s.Phase == Live && ended(s.ID) {
+			s.generation++
+			s.become(Closed, row.Revoked)
+		}
+	}
+}
+
+// Forgot records that this request has erased user: a sign-in from now on continues
+// nothing.
+func (r *Request) Forgot(user string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.sessions {
+		if s := &r.sessions[i]; s.User == user && (s.Phase == Live || s.Phase == Renewing) {
+			s.generation++
+			s.become(Closed, row.Revoked)
+		}
+	}
+}
+
+// Fenced records a fence that the request has set.
+func (r *Request) Fenced(user string, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fences = append(r.fences, fence{user: user, at: at})
+}
+
+func (r *Request) hasFenced(user string) bool {
+	return slices.ContainsFunc(r.fences, func(f fence) bool { return f.user == user })
+}

@@ -1,0 +1,80 @@
+package request
+
+import (
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/row"
+)
+
+// Phase is what a request may do with a session. Its zero value is Absent.
+type Phase int
+
+const (
+	// Absent: the request has looked for it, in vain. A commit makes it a new session.
+	Absent Phase = iota
+	// Live: the request has found or stored it. A commit changes it.
+	Live
+	// Over: it ended or timed out, or a write to it was dropped. A commit is dropped.
+	Over
+	// Closed: this request has revoked it. A commit is dropped; one of a new token
+	// continues nothing.
+	Closed
+	// Renewing: this request has deleted it. A commit is dropped; one of a new token
+	// continues it.
+	Renewing
+	// Continued: a new token of this request has taken over from it. A commit is dropped.
+	Continued
+)
+
+// Session is what a request knows of one session. Which fields are set depends on the
+// phase; those of the Stamp, User and TakenAt are in all phases but Absent.
+type Session struct {
+	ID    pgtype.UUID
+	Phase Phase
+	User  string
+	row.Stamp
+	TakenAt time.Time // when the Stamp was taken, by our monotonic clock
+
+	// Reason says why it is over: "" while Live or Absent, or if the row is gone.
+	Reason string
+
+	// Base is the data that scs started from: as found, or as last committed. Changes
+	// are told by comparing with it, and merged relative to it. It is nil if this
+	// request has neither found nor stored the session.
+	Base         []byte
+	RowHoldsBase bool          // the row of this Version holds Base, and nothing merged in
+	Window       time.Duration // from last-seen time to expiry, as found: the idle timeout
+	Settled      bool          // scs has committed it, so it need not be touched at the request's end
+
+	// Of a session that was deleted.
+	RowAtDelete row.Row   // what Delete found, before it ended the session
+	DeletedAt   time.Time // by the database's clock, once the row was locked
+	CreatedAt   time.Time // when its user signed in; zero if unknown
+
+	generation int // grows with each change
+}
+
+// WasAlive reports whether Delete found the session alive.
+func (s *Session) WasAlive() bool { return s.RowAtDelete.Alive() }
+
+// become is the one place where a phase changes.
+func (s *Session) become(p Phase, reason string) { s.Phase, s.Reason = p, reason }
+
+// end records a row that is over. If the row is alive, it belongs to another user by
+// now: this request's own user was signed out of it.
+func (s *Session) end(met row.Row) {
+	reason := met.Over()
+	if met.Alive() {
+		reason = row.SignedOut
+	}
+	s.become(Over, reason)
+	s.stamp(met.Stamp)
+}
+
+// stamp records the state of the row as just read or written.
+func (s *Session) stamp(latest row.Stamp) { s.Stamp, s.TakenAt = latest, time.Now() }
+
+// is reports whether there is, or was, such a session.
+func (s *Session) is() bool { return s.Phase == Live || s.Reason != "" }
