@@ -46,7 +46,7 @@ func run(m *testing.M) (status int) {
 	if err := goleak.Find(
 		// scs.New starts one with its default store, and has no way to end it.
 		goleak.IgnoreAnyFunction("github.com/alexedwards/scs/v2/memstore.(*MemStore).startCleanup"),
-		goleak.IgnoreAnyFunction("github.com/scspg/scspg/example/devpg.await"),
+		goleak.IgnoreAnyFunction("github.com/scspg/scspg/internal/pgtest/pglocal.await"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreTopFunction("os/exec.(*Cmd).watchCtx"),
