@@ -20,12 +20,6 @@ import (
 
 const envDSN = "PGSTORE_TEST_DSN"
 
-var settings = []string{
-	"max_connections=400",
-	"fsync=off", // durability is not tested by pulling the plug
-	"shared_buffers=256MB",
-}
-
 // shared is the server that all tests of this process share.
 var shared struct {
 	once sync.Once
@@ -63,7 +57,7 @@ func start(ctx context.Context, dsn string) (*server, error) {
 		}
 		return &server{dsn: dsn, admin: admin}, nil
 	}
-	local, err := pglocal.Start(ctx, settings...)
+	local, err := pglocal.Start(ctx, pglocal.ForTests...)
 	if err != nil {
 		return nil, fmt.Errorf("no PostgreSQL to test on: its programs on this machine: %w\n"+
 			"ways out: %s; or set %s=postgres://user:password@host:5432/database", err, pglocal.WayOut, envDSN)

@@ -22,6 +22,13 @@ import (
 // Prefix begins the names of the folders.
 const Prefix = "devpg-"
 
+// ForTests are settings for a server that tests share.
+var ForTests = []string{
+	"max_connections=400",
+	"fsync=off", // durability is not tested by pulling the plug
+	"shared_buffers=256MB",
+}
+
 // StartTimeout is how long a server may take to come up.
 const StartTimeout = 30 * time.Second
 
