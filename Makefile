@@ -24,8 +24,9 @@ build: ## everything, in every module; programs go to bin/
 	@go build -o bin/example ./example
 	@CGO_ENABLED=0 go build -trimpath -o bin/sweeper ./cmd/sweeper
 
-test: ## all tests, with the race detector
-	@for m in $(MODULES); do echo "test $$m"; (cd $$m && go test -race -timeout 30m ./...); done
+test: ## all tests, on one PostgreSQL, with the race detector
+	@mkdir -p bin && go build -o bin/withpg ./integration_test/withpg
+	@bin/withpg -- $(SHELL) $(.SHELLFLAGS) 'for m in $(MODULES); do echo "test $$m"; (cd $$m && go test -race -timeout 30m ./...); done'
 
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint, changing nothing
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }

@@ -10,6 +10,9 @@ import (
 
 // Report is what a sweep would find.
 type Report struct {
+	// Total is what a sweep without a budget would delete, and, as Left and OldestLeft,
+	// what is there now.
+	Total Result
 	// Due are the sessions past their grace period, by day of expiry and kind.
 	Due []Due
 	// Relations are the tables and their indexes.
@@ -28,41 +31,46 @@ type Relation struct {
 	Name  string `json:"name"`
 	Index bool   `json:"index"`
 	Bytes int64  `json:"bytes"`
-	// Live and Dead are the table's rows as the statistics estimate them. Dead ones
-	// take up space until a vacuum, and their space is then used again.
+	// Live and Dead are the table's rows as the statistics estimate them. The space of dead
+	// ones is used again after a vacuum. For exact numbers, and the free space, see
+	// pgstattuple_approx of PostgreSQL's extension pgstattuple.
 	Live int64 `json:"live"`
 	Dead int64 `json:"dead"`
-	// Bloat estimates from the statistics how many of Bytes the live rows do not need:
-	// some of it is normal, as pages are not full. It is nil where there are no
-	// statistics, or where the role may not read the columns that they are of.
-	Bloat *int64 `json:"bloat_bytes,omitempty"`
 }
 
-// Inspect reads what a sweep with these options would delete, how large the tables and
-// indexes are, and about how much of that is bloat. It changes nothing, and works on a
-// standby. It counts every session that is due, within Options.StatementTimeout.
+// Inspect reads what a sweep with these options would delete, and how large the tables
+// and indexes are: it is the dry run. It changes nothing, and works on a standby. It
+// counts every session that is due, within Options.StatementTimeout, whatever the budget.
 func Inspect(ctx context.Context, pool *pgxpool.Pool, o Options) (Report, error) {
-	o, err := o.withDefaults()
+	o, err := o.withDefaults(pool)
 	if err != nil {
 		return Report{}, err
 	}
-	o.DryRun = true
-	s := &sweep{Options: o, sql: newStatements(o.Schema), pool: pool}
-	if err := s.preflight(ctx); err != nil {
+	start := time.Now()
+	db := newDatabase(pool, o)
+	db.readOnly = true
+	if _, err := db.probe(ctx); err != nil {
 		return Report{}, err
 	}
 	var r Report
-	b := s.begin()
-	b.Queue(s.sql.byAge, s.graceMicros()).Query(func(rows pgx.Rows) (err error) {
-		r.Due, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Due])
+	b := db.begin()
+	b.Queue(db.q(sqlDue), db.graceMicros()).Query(func(rows pgx.Rows) error {
+		var d Due
+		var userRows int64
+		_, err := pgx.ForEachRow(rows, []any{&d.Kind, &d.Day, &d.Rows, &userRows, &r.Total.OldestLeft}, func() error {
+			r.Due = append(r.Due, d)
+			r.Total.add(kinds{d.Kind: d.Rows}, userRows)
+			return nil
+		})
 		return err
 	})
-	b.Queue(sqlRelations, s.sql.sessions, s.sql.userSessions).Query(func(rows pgx.Rows) (err error) {
+	b.Queue(sqlRelations, db.q("{sessions}"), db.q("{user_sessions}")).Query(func(rows pgx.Rows) (err error) {
 		r.Relations, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Relation])
 		return err
 	})
-	if err := s.send(ctx, b); err != nil {
+	if err := db.send(ctx, b); err != nil {
 		return Report{}, explain(ctx, "inspect the tables", &o, err)
 	}
+	r.Total.Left, r.Total.Counted, r.Total.Duration = min(r.Total.Rows(), MaxLeft), true, time.Since(start)
 	return r, nil
 }

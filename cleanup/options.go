@@ -1,33 +1,31 @@
 package cleanup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// What Options are if they are 0.
 const (
-	// DefaultBatch is the number of sessions in a transaction where Options.Batch is
-	// 0: some ten milliseconds' work, so that nobody waits for it, and enough for the
-	// round trip not to matter.
-	DefaultBatch = 1000
-	// DefaultGrace is the grace period where Options.Grace is 0.
-	DefaultGrace = 24 * time.Hour
-	// DefaultStatementTimeout applies where Options.StatementTimeout is 0.
+	DefaultBatch            = 1000 // ten milliseconds' work or so: nobody waits for it, and round trips do not matter
+	DefaultGrace            = 24 * time.Hour
 	DefaultStatementTimeout = 30 * time.Second
-	// DefaultLockTimeout applies where Options.LockTimeout is 0.
-	DefaultLockTimeout = 5 * time.Second
+	DefaultLockTimeout      = 5 * time.Second
+)
 
-	// MaxBatch is the largest Options.Batch.
-	MaxBatch = 100_000
+// What Options are at most.
+const (
+	MaxBatch   = 100_000
+	MaxTimeout = math.MaxInt32 * time.Millisecond // PostgreSQL's own limit
 
-	// MaxTimeout is the largest timeout that PostgreSQL has.
-	MaxTimeout = math.MaxInt32 * time.Millisecond
-
-	maxSchemaBytes = 63 // NAMEDATALEN - 1 of PostgreSQL
+	maxSchemaBytes = 63 // PostgreSQL's NAMEDATALEN - 1
 )
 
 // Options configures a sweep. The zero value is usable. Negative values are refused
@@ -53,8 +51,7 @@ type Options struct {
 	// short. Default (0): none.
 	MaxDuration time.Duration
 
-	// MaxRows is how many sessions the sweep deletes at most. Default (0): any
-	// number.
+	// MaxRows is how many sessions the sweep deletes at most. Default (0): any number.
 	MaxRows int64
 
 	// Stop, once closed, ends the sweep after the batch under way, with a nil error and
@@ -73,9 +70,6 @@ type Options struct {
 	// Default (0): DefaultLockTimeout.
 	LockTimeout time.Duration
 
-	// DryRun counts what would be deleted, in one statement, and deletes nothing.
-	DryRun bool
-
 	// Schema qualifies the table names. Default (""): the search_path decides.
 	Schema string
 
@@ -87,25 +81,21 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// withDefaults returns o with its zeros filled, or an error that names the field.
-func (o Options) withDefaults() (Options, error) {
+// withDefaults returns o with its zeros filled, or an error that names the argument or
+// field that is wrong.
+func (o Options) withDefaults(pool *pgxpool.Pool) (Options, error) {
 	for _, f := range []struct {
-		name  string
-		value time.Duration
+		name       string
+		value, max time.Duration
 	}{
-		{"Pause", o.Pause}, {"Grace", o.Grace}, {"MaxDuration", o.MaxDuration},
-		{"StatementTimeout", o.StatementTimeout}, {"LockTimeout", o.LockTimeout},
+		{"Pause", o.Pause, math.MaxInt64}, {"Grace", o.Grace, math.MaxInt64}, {"MaxDuration", o.MaxDuration, math.MaxInt64},
+		{"StatementTimeout", o.StatementTimeout, MaxTimeout}, {"LockTimeout", o.LockTimeout, MaxTimeout},
 	} {
 		if f.value < 0 {
 			return o, fmt.Errorf("cleanup: Options.%s is %v: it must not be negative", f.name, f.value)
 		}
-	}
-	for _, f := range []struct {
-		name  string
-		value time.Duration
-	}{{"StatementTimeout", o.StatementTimeout}, {"LockTimeout", o.LockTimeout}} {
-		if f.value > MaxTimeout {
-			return o, fmt.Errorf("cleanup: Options.%s is %v: PostgreSQL allows at most %v", f.name, f.value, MaxTimeout)
+		if f.value > f.max {
+			return o, fmt.Errorf("cleanup: Options.%s is %v: PostgreSQL allows at most %v", f.name, f.value, f.max)
 		}
 	}
 	switch {
@@ -117,20 +107,13 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("cleanup: Options.Schema has %d bytes: PostgreSQL names have at most %d", len(o.Schema), maxSchemaBytes)
 	case strings.ContainsRune(o.Schema, 0):
 		return o, errors.New("cleanup: Options.Schema contains a NUL byte")
+	case pool == nil:
+		return o, errors.New("cleanup: the pool is nil")
 	}
-	fill := func(d *time.Duration, value time.Duration) {
-		if *d == 0 {
-			*d = value
-		}
-	}
-	fill(&o.Grace, DefaultGrace)
-	fill(&o.StatementTimeout, DefaultStatementTimeout)
-	fill(&o.LockTimeout, DefaultLockTimeout)
-	if o.Batch == 0 {
-		o.Batch = DefaultBatch
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Batch = cmp.Or(o.Batch, DefaultBatch)
+	o.Grace = cmp.Or(o.Grace, DefaultGrace)
+	o.StatementTimeout = cmp.Or(o.StatementTimeout, DefaultStatementTimeout)
+	o.LockTimeout = cmp.Or(o.LockTimeout, DefaultLockTimeout)
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 	return o, nil
 }

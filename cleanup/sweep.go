@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,191 +12,185 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Sweep deletes the sessions that are past their grace period, oldest first, in
-// short transactions, until none is left or the budget is used up: then
-// Result.OutOfBudget is set, which is not an error. It uses one connection at a
-// time, and is safe to call from anywhere at once.
+// Sweep deletes the sessions that are past their grace period, oldest first, in short
+// transactions, until none is left or the budget is used up: then Result.OutOfBudget is
+// set, which is not an error. It uses one connection at a time. Sweeps may overlap.
 //
 // When ctx ends, the batch under way is rolled back, and Sweep returns the result so
 // far with an error that matches ctx.Err() and context.Cause(ctx). To let the batch
 // finish, close Options.Stop instead. Other errors to match with errors.Is are
 // ErrNotMigrated and ErrReadOnly. The result is valid with an error, too.
 func Sweep(ctx context.Context, pool *pgxpool.Pool, o Options) (Result, error) {
-	o, err := o.withDefaults()
+	o, err := o.withDefaults(pool)
 	if err != nil {
 		return Result{}, err
 	}
-	s := &sweep{Options: o, sql: newStatements(o.Schema), pool: pool, started: time.Now(), tempo: tempo{busy: true}}
+	s := &sweep{opts: o, db: newDatabase(pool, o), started: time.Now()}
 	err = s.run(ctx)
-	s.Duration = time.Since(s.started)
-	return s.Result, err
+	s.result.Duration = time.Since(s.started)
+	return s.result, err
+}
+
+// Every sweeps at once, and then again and again until ctx ends or Options.Stop is
+// closed. Between the end of a sweep and the start of the next it waits for interval,
+// plus or minus up to a tenth at random, so that the instances of an app do not sweep in
+// step. A sweep that fails is logged to Options.Logger, and the next one tries again.
+//
+// Every blocks, and starts no goroutine. It returns an error that matches ctx.Err() and
+// context.Cause(ctx) once ctx has ended, nil once Stop is closed, and, before the first
+// sweep, an error that names the argument that is wrong: interval must be positive.
+func Every(ctx context.Context, pool *pgxpool.Pool, interval time.Duration, o Options) error {
+	if interval <= 0 {
+		return fmt.Errorf("cleanup: the interval is %v: it must be positive", interval)
+	}
+	o, err := o.withDefaults(pool)
+	if err != nil {
+		return err
+	}
+	for {
+		result, err := Sweep(ctx, pool, o)
+		switch {
+		case ctx.Err() != nil:
+			return contextError(ctx)
+		case err != nil:
+			o.Logger.ErrorContext(ctx, "cleanup: a sweep failed", "error", err, "result", result)
+		default:
+			o.Logger.InfoContext(ctx, "cleanup: swept", "result", result)
+		}
+		select {
+		case <-ctx.Done():
+			return contextError(ctx)
+		case <-o.Stop:
+			return nil
+		case <-time.After(interval - interval/10 + rand.N(interval/5+1)):
+		}
+	}
 }
 
 // sweep is one call of Sweep.
 type sweep struct {
-	Options
-	Result
-	sql     statements
-	pool    *pgxpool.Pool
+	opts    Options
+	db      *database
 	started time.Time
-
-	portable bool
-	hasty    bool // waits for locks for a hasteShare-th of LockTimeout only
-	tempo
+	result  Result
 }
 
 func (s *sweep) run(ctx context.Context) error {
-	if err := s.preflight(ctx); err != nil {
+	distributed, err := s.db.probe(ctx)
+	if err != nil {
 		return err
 	}
-	if s.DryRun {
-		return s.dryRun(ctx)
-	}
-	var err error
-	if s.portable {
-		err = s.sweepPortably(ctx)
+	if distributed {
+		err = inBatches(ctx, s, &byID{s: s, hour: longAgo, before: -1})
 	} else {
-		err = s.sweepByPlace(ctx)
+		err = inBatches(ctx, s, &byPlace{s: s, last: row[string]{"(0,0)", longAgo}})
 	}
 	if err != nil && !errors.Is(err, errBudget) {
-		return explain(ctx, opDelete, &s.Options, err)
+		return explain(ctx, opDelete, &s.opts, err)
 	}
-	s.OutOfBudget = err != nil
+	s.result.OutOfBudget = err != nil
 	return s.countLeft(ctx)
 }
 
-// preflight sees what kind of database this is.
-func (s *sweep) preflight(ctx context.Context) error {
-	err := s.inTransaction(ctx, s.look)
-	if err != nil {
-		return explain(ctx, "look at the database", &s.Options, err)
-	}
-	return nil
-}
+// listSize is how many rows are listed at once, unless a batch is larger: few enough to
+// read in some tens of milliseconds, so that no snapshot is held for long. To list each
+// batch by itself would be slow: until a vacuum, or while anybody has an old snapshot, a
+// listing passes over the index entries of the rows of its first hour that are gone.
+const listSize = 20_000
 
-func (s *sweep) look(ctx context.Context, tx pgx.Tx) error {
-	var citus bool
-	b := &pgx.Batch{}
-	b.Queue(sqlCitus).QueryRow(func(r pgx.Row) error { return r.Scan(&citus) })
-	for _, probe := range s.sql.probes {
-		b.Queue(probe)
-	}
-	if !s.DryRun { // which works on a standby
-		for _, probe := range s.sql.deleteProbes {
-			b.Queue(probe)
+// inBatches removes what p lists, until nothing is left or the budget is used up.
+func inBatches[K any](ctx context.Context, s *sweep, p path[K]) error {
+	for {
+		size, err := s.withinBudget(max(s.opts.Batch, listSize))
+		if err != nil {
+			return err
 		}
-	}
-	if err := tx.SendBatch(ctx, b).Close(); err != nil || !citus {
-		return err
-	}
-	return tx.QueryRow(ctx, sqlDistributed, s.sql.sessions).Scan(&s.portable)
-}
-
-// errBudget says that the budget is used up.
-var errBudget = errors.New("cleanup: the budget is used up")
-
-// done is called after each batch.
-func (s *sweep) done(b Result, took time.Duration) {
-	s.add(b)
-	s.Batches++
-	s.Longest = max(s.Longest, took)
-	s.last, s.own = took, s.own+1
-	s.Duration = time.Since(s.started)
-	if s.Progress != nil {
-		s.Progress(s.Result)
-	}
-}
-
-// inTransaction runs f in a transaction under the sweep's settings.
-func (s *sweep) inTransaction(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) error) error {
-	return s.bounded(ctx, func(ctx context.Context) error {
-		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-			if err := s.observe(tx.QueryRow(ctx, sqlSettings, s.settings()...)); err != nil {
+		rows, err := p.list(ctx, size)
+		if err != nil {
+			return err
+		}
+		full := len(rows) == size
+		for len(rows) > 0 {
+			n, err := s.pauseBefore(ctx, min(s.opts.Batch, len(rows)))
+			if err != nil {
 				return err
 			}
-			return f(ctx, tx)
-		})
-	})
-}
-
-// begin returns a batch that does the same in one round trip; send adds the COMMIT. In
-// most query modes pgx prepares all statements of a batch before it runs the first, and
-// preparing waits for table locks while no timeout is set yet. So preflight has run
-// statements on the same tables through inTransaction before.
-func (s *sweep) begin() *pgx.Batch {
-	b := &pgx.Batch{}
-	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
-	b.Queue(sqlSettings, s.settings()...).QueryRow(s.observe)
-	return b
-}
-
-// send commits it.
-func (s *sweep) send(ctx context.Context, b *pgx.Batch) error {
-	b.Queue("COMMIT")
-	return s.bounded(ctx, func(ctx context.Context) error { return s.pool.SendBatch(ctx, b).Close() })
-}
-
-// patience is what a server may take beyond its statement timeout, connecting
-// included.
-const patience = 15 * time.Second
-
-// bounded runs one transaction with a deadline, in case the server no longer answers.
-// The statement and lock timeouts are enforced by the server itself.
-func (s *sweep) bounded(ctx context.Context, f func(ctx context.Context) error) error {
-	own, cancel := context.WithTimeout(ctx, s.StatementTimeout+patience)
-	defer cancel()
-	err := f(own)
-	if err != nil && own.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("no answer from the server in %v: %w", s.StatementTimeout+patience, err)
+			if err := p.remove(ctx, rows[:n]); err != nil {
+				return err
+			}
+			rows = rows[n:]
+		}
+		if !full {
+			return nil
+		}
 	}
-	return err
 }
 
-func (s *sweep) settings() []any {
-	wait := s.LockTimeout
-	if s.hasty {
-		wait /= hasteShare
+var errBudget = errors.New("cleanup: the budget is used up")
+
+// withinBudget returns how many of n rows the budget allows; if none, errBudget.
+func (s *sweep) withinBudget(n int) (int, error) {
+	if s.opts.MaxRows > 0 {
+		n = int(min(int64(n), s.opts.MaxRows-s.result.Rows()))
 	}
-	scan := "off"
-	if s.DryRun { // which may be about all there is
-		scan = "on"
+	if n <= 0 || s.opts.MaxDuration > 0 && time.Since(s.started) >= s.opts.MaxDuration {
+		return 0, errBudget
 	}
-	return []any{milliseconds(s.StatementTimeout), milliseconds(wait), scan}
+	select {
+	case <-s.opts.Stop:
+		return 0, errBudget
+	default:
+		return n, nil
+	}
 }
 
-// milliseconds is d as a setting. 0 would mean no limit.
-func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
+// pauseBefore pauses before a batch of n rows, as Options.Pause says, and returns how many
+// of them it may have.
+func (s *sweep) pauseBefore(ctx context.Context, n int) (int, error) {
+	pause := s.opts.Pause
+	if s.opts.Pause == 0 && s.db.tempo.traffic {
+		n, pause = min(n, politeBatch), politePause*s.db.tempo.last
+	}
+	if s.opts.MaxDuration > 0 {
+		pause = min(pause, s.opts.MaxDuration-time.Since(s.started))
+	}
+	if s.result.Batches == 0 {
+		pause = 0
+	}
+	select {
+	case <-s.opts.Stop:
+	case <-ctx.Done():
+	case <-time.After(pause):
+	}
+	n, err := s.withinBudget(n) // Stop may have been ready together with the timer
+	if err != nil {
+		return 0, err
+	}
+	return n, contextError(ctx)
+}
 
-func (s *sweep) graceMicros() float64 { return float64(s.Grace.Microseconds()) }
+// done is called after each batch.
+func (s *sweep) done(n kinds, userRows int64, took time.Duration) {
+	s.db.tempo.ran(took)
+	s.result.add(n, userRows)
+	s.result.Batches++
+	s.result.Longest = max(s.result.Longest, took)
+	s.result.Duration = time.Since(s.started)
+	if s.opts.Progress != nil {
+		s.opts.Progress(s.result)
+	}
+}
 
-// countLeft looks at what there still is. After a full sweep that is one probe of
-// the index.
+// countLeft looks at what there still is: after a full sweep, one probe of the index.
 func (s *sweep) countLeft(ctx context.Context) error {
-	b := s.begin()
+	b := s.db.begin()
 	var oldest pgtype.Timestamptz
-	b.Queue(s.sql.left, s.graceMicros(), MaxLeft).QueryRow(func(r pgx.Row) error { return r.Scan(&s.Left, &oldest) })
-	if err := s.send(ctx, b); err != nil {
-		return explain(ctx, "count what is left", &s.Options, err)
-	}
-	s.OldestLeft, s.Counted = oldest.Time, true
-	return nil
-}
-
-func (s *sweep) dryRun(ctx context.Context) error {
-	b := s.begin()
-	var oldest pgtype.Timestamptz
-	b.Queue(s.sql.dryRun, s.graceMicros()).QueryRow(func(r pgx.Row) error {
-		return r.Scan(&s.Expired, &s.SignedOut, &s.Revoked, &s.Evicted, &s.Renewed, &s.UserRows, &oldest)
+	b.Queue(s.db.q(sqlLeft), s.db.graceMicros(), MaxLeft).QueryRow(func(r pgx.Row) error {
+		return r.Scan(&s.result.Left, &oldest)
 	})
-	if err := s.send(ctx, b); err != nil {
-		return explain(ctx, "count sessions", &s.Options, err)
+	if err := s.db.send(ctx, b); err != nil {
+		return explain(ctx, "count what is left", &s.opts, err)
 	}
-	s.Left, s.OldestLeft, s.Counted = min(s.Rows(), MaxLeft), oldest.Time, true
+	s.result.OldestLeft, s.result.Counted = oldest.Time, true
 	return nil
-}
-
-// String is for people: what went, in a line.
-func (r Result) String() string {
-	return fmt.Sprintf("%d sessions (%d expired, %d signed out, %d revoked, %d evicted, %d renewed) and %d user rows in %d batches and %v",
-		r.Rows(), r.Expired, r.SignedOut, r.Revoked, r.Evicted, r.Renewed, r.UserRows, r.Batches, r.Duration.Round(time.Millisecond))
 }

@@ -2,9 +2,10 @@ package main
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/internal/conninfo"
 )
 
 // errMalformed stands for whatever pgx says of a DSN that it cannot parse. pgx masks
@@ -13,7 +14,7 @@ var errMalformed = errors.New("it is malformed, or a PG* variable is: use postgr
 	"and percent-encode special characters (@ is %40, / is %2F)")
 
 func parseDSN(dsn string) (*pgxpool.Config, error) {
-	if !wellFormed(dsn) {
+	if !conninfo.WellFormed(dsn) {
 		return nil, errMalformed
 	}
 	cfg, err := pgxpool.ParseConfig(dsn)
@@ -21,28 +22,4 @@ func parseDSN(dsn string) (*pgxpool.Config, error) {
 		return nil, errMalformed
 	}
 	return cfg, nil
-}
-
-// wellFormed says whether the parts of a URL can be told apart. In a password with an @
-// or a / in it, pgx takes what follows for the host or the database, whose names are no
-// secrets: it prints them.
-func wellFormed(dsn string) bool {
-	scheme, rest, isURL := strings.Cut(dsn, "://")
-	if !isURL || scheme != "postgres" && scheme != "postgresql" {
-		return true
-	}
-	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
-		rest = rest[i+1:]
-	}
-	hosts := rest
-	if i := strings.IndexAny(rest, "/?"); i >= 0 {
-		hosts = rest[:i]
-	}
-	for host := range strings.SplitSeq(hosts, ",") {
-		host = host[strings.LastIndexByte(host, ']')+1:] // of an IPv6 address
-		if _, port, _ := strings.Cut(host, ":"); strings.Trim(port, "0123456789") != "" {
-			return false
-		}
-	}
-	return !strings.Contains(rest, "@")
 }

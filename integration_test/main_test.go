@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/scspg/scspg/example/devpg"
+	"github.com/scspg/scspg/integration_test/internal/testserver"
 )
 
 // server is the one that all tests share, each in a schema of its own.
@@ -21,8 +22,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 func run(m *testing.M) (status int) {
 	ctx := context.Background()
 	var err error
-	server, err = devpg.Start(ctx, devpg.Env("PGSTORE_TEST_DSN"),
-		devpg.Container(append(serverSettings(), image()...)...), devpg.Local(serverSettings()...), devpg.Download(serverSettings()...))
+	server, err = testserver.Start(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -46,7 +46,7 @@ func run(m *testing.M) (status int) {
 	if err := goleak.Find(
 		// scs.New starts one with its default store, and has no way to end it.
 		goleak.IgnoreAnyFunction("github.com/alexedwards/scs/v2/memstore.(*MemStore).startCleanup"),
-		goleak.IgnoreAnyFunction("github.com/scspg/scspg/example/devpg.await"),
+		goleak.IgnoreAnyFunction("github.com/scspg/scspg/internal/pgtest/pglocal.await"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreTopFunction("os/exec.(*Cmd).watchCtx"),
@@ -55,19 +55,4 @@ func run(m *testing.M) (status int) {
 		return 1
 	}
 	return 0
-}
-
-func serverSettings() []devpg.Option {
-	return []devpg.Option{
-		devpg.Set("max_connections", "400"),
-		devpg.Set("fsync", "off"), // durability is not tested by pulling the plug
-		devpg.Set("shared_buffers", "256MB"),
-	}
-}
-
-func image() []devpg.Option {
-	if name := os.Getenv("PGSTORE_TEST_IMAGE"); name != "" {
-		return []devpg.Option{devpg.Image(name)}
-	}
-	return nil
 }

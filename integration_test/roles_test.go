@@ -108,16 +108,9 @@ func TestRolesHaveJustWhatTheyNeed(t *testing.T) {
 			mustExec(t, owner, `CREATE TABLE pg_dist_partition AS SELECT 'scs_sessions'::regclass AS logicalrelid`)
 			mustExec(t, owner, `GRANT SELECT ON pg_dist_partition TO PUBLIC`)
 		}
-		mustExec(t, owner, `ANALYZE scs_sessions`)
-		mustExec(t, owner, `ANALYZE scs_user_sessions`)
 		report, err := cleanup.Inspect(t.Context(), pool, cleanup.Options{})
 		if err != nil || len(report.Relations) != 5 {
 			t.Errorf("%s: %+v, %v", path, report, err)
-		}
-		for _, r := range report.Relations { // of columns that it cannot read it has no statistics
-			if (r.Bloat != nil) != r.Index {
-				t.Errorf("%s: %+v", path, r)
-			}
 		}
 		if r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 30}); err != nil || r.Rows() != 100 || r.UserRows != 75 {
 			t.Errorf("%s: %+v, %v", path, r, err)

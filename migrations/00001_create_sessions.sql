@@ -23,9 +23,11 @@ CREATE TABLE scs_sessions (
     sweep_at     timestamptz NOT NULL
                  GENERATED ALWAYS AS (date_bin('1 hour', expiry, '2000-01-01 00:00:00+00')) STORED,
     last_seen_at timestamptz NOT NULL DEFAULT now(),
-    -- NULL while the session lives. An ended row stays as a tombstone, so that no
-    -- request in flight can bring it back, until the sweeper takes it.
-    end_reason   text CHECK (end_reason IN ('signed_out', 'revoked', 'evicted', 'renewed'))
+    -- NULL until the session is ended: signed_out, revoked, evicted, renewed, or
+    -- timed_out where a sign-in or a revocation met it past its expiry. An ended row
+    -- stays as a tombstone, so that no request in flight can bring it back, until the
+    -- sweeper takes it.
+    end_reason   text CHECK (end_reason IN ('signed_out', 'revoked', 'evicted', 'renewed', 'timed_out'))
 ) WITH (
     -- Room on each page for the next version of its rows: HOT needs it.
     fillfactor = 80,

@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
+
+	"github.com/scspg/scspg/internal/pgfault"
 )
 
 type migrator struct {
@@ -147,8 +148,12 @@ func (m *migrator) version(ctx context.Context) (int64, error) {
 	return highest, err
 }
 
-// applied reads goose's account: the versions and when they were applied.
+// applied reads goose's account: the versions and when they were applied. Whatever is
+// to be done begins with it.
 func (m *migrator) applied(ctx context.Context) (map[int64]time.Time, error) {
+	if m.pool == nil {
+		return nil, errors.New("the pool is nil")
+	}
 	var exists bool
 	if err := m.pool.QueryRow(ctx, sqlExists, m.schemaArg(), VersionTable).Scan(&exists); err != nil || !exists {
 		return nil, err
@@ -180,21 +185,21 @@ func (m *migrator) schemaArg() *string {
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// explain says which operation failed, and what to do where that is known.
+// explain says which operation failed, and what to do if that is known.
 func (m *migrator) explain(op string, err error) error {
 	if err == nil || errors.Is(err, ErrNoneApplied) {
 		return err
 	}
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch pgErr.Code {
-		case "42501": // insufficient_privilege
-			return fmt.Errorf("migrations: %s: the role may not do this: grant it USAGE and CREATE on the schema "+
-				"(and CREATE on the database, for a schema that does not exist yet), or migrate as another role: %w", op, err)
-		case "25006": // read_only_sql_transaction
-			return fmt.Errorf("migrations: %s: the server is read-only: connect to the primary: %w", op, err)
-		case "3F000": // invalid_schema_name
-			return fmt.Errorf("migrations: %s: no schema of the search_path exists: create one, or name one with migrations.Schema: %w", op, err)
+	advice := ""
+	switch pgfault.Code(err) {
+	case pgfault.InsufficientPrivilege:
+		advice = "the role may not do this: grant it USAGE and CREATE on the schema " +
+			"(and CREATE on the database, for a schema that does not exist yet), or migrate as another role: "
+	case pgfault.UndefinedTable, pgfault.UndefinedColumn: // to migrate is not the way out of a migration that fails
+	default:
+		if advice = pgfault.Advice(err); advice != "" {
+			advice += ": "
 		}
 	}
-	return fmt.Errorf("migrations: %s: %w", op, err)
+	return fmt.Errorf("migrations: %s: %s%w", op, advice, err)
 }

@@ -21,15 +21,13 @@ func (p *program) newBar(ctx context.Context, pool *pgxpool.Pool) bar {
 	if p.columns < narrowest || p.quiet || p.json {
 		return bar{}
 	}
-	o := p.Options
-	o.DryRun = true
-	due, err := cleanup.Sweep(ctx, pool, o)
-	if err != nil || due.Rows() == 0 {
+	report, err := cleanup.Inspect(ctx, pool, p.Options)
+	total := report.Total.Rows()
+	if err != nil || total == 0 {
 		return bar{}
 	}
-	total := due.Rows()
-	if o.MaxRows > 0 {
-		total = min(total, o.MaxRows)
+	if p.MaxRows > 0 {
+		total = min(total, p.MaxRows)
 	}
 	return startBar(p.stderr, total, p.columns)
 }

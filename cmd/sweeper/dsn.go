@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/internal/conninfo"
 )
 
 // connectTimeout bounds the way to a server.
@@ -48,7 +50,7 @@ func (c *config) source(env []string) (dsn string, ok bool) {
 
 // poolConfig is for a pool of one connection.
 func poolConfig(dsn string) (*pgxpool.Config, error) {
-	if !wellFormed(dsn) {
+	if !conninfo.WellFormed(dsn) {
 		return nil, errMalformed
 	}
 	c, err := pgxpool.ParseConfig(dsn)
@@ -78,33 +80,6 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 }
 
 var paramPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
-
-// wellFormed says whether the parts of a URL can be told apart. In a password with an @
-// or a / in it, pgx takes what follows for the host or the database, whose names then
-// stand in its errors. (net/url refuses sockets and several hosts, which pgx takes.)
-func wellFormed(dsn string) bool {
-	rest, ok := strings.CutPrefix(dsn, "postgres://")
-	if !ok {
-		rest, ok = strings.CutPrefix(dsn, "postgresql://")
-	}
-	if !ok {
-		return true
-	}
-	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
-		rest = rest[i+1:]
-	}
-	hosts := rest
-	if i := strings.IndexAny(rest, "/?"); i >= 0 {
-		hosts = rest[:i]
-	}
-	for host := range strings.SplitSeq(hosts, ",") {
-		host = host[strings.LastIndexByte(host, ']')+1:] // of an IPv6 address
-		if _, port, _ := strings.Cut(host, ":"); strings.Trim(port, "0123456789") != "" {
-			return false
-		}
-	}
-	return !strings.Contains(rest, "@")
-}
 
 // describe says what is wrong with a setting, without the DSN that pgx puts in front:
 // it masks the passwords that it recognizes, but what it could not even parse may hold

@@ -43,6 +43,7 @@ type config struct {
 	cleanup.Options
 	dsn         string
 	interval    time.Duration
+	dryRun      bool
 	json, quiet bool
 	metricsFile string
 	version     bool
@@ -67,7 +68,7 @@ func (c *config) flagSet() *flag.FlagSet {
 	fs.DurationVar(&c.StatementTimeout, "timeout", cleanup.DefaultStatementTimeout, "`limit` for one SQL statement (statement_timeout)")
 	fs.DurationVar(&c.LockTimeout, "lock-timeout", cleanup.DefaultLockTimeout, "`limit` for the wait for a lock on a table (lock_timeout)")
 	fs.DurationVar(&c.interval, "interval", 0, "keep sweeping, this long after each sweep (0: sweep once)")
-	fs.BoolVar(&c.DryRun, "dry-run", false, "delete nothing; say what would go, and how large the tables are")
+	fs.BoolVar(&c.dryRun, "dry-run", false, "delete nothing; say what would go, and how large the tables are")
 	fs.BoolVar(&c.json, "json", false, "print the result as JSON on standard output")
 	fs.BoolVar(&c.quiet, "quiet", false, "print errors only")
 	fs.StringVar(&c.metricsFile, "metrics-file", "", "write metrics to this `file`, for Prometheus' textfile collector")
@@ -115,9 +116,9 @@ func (c *config) check(rest []string) error {
 		return wrong("-batch %d: use 1 to %d", c.Batch, cleanup.MaxBatch)
 	case c.MaxRows < 0:
 		return wrong("-max-rows %d: it must not be negative", c.MaxRows)
-	case c.DryRun && c.interval > 0:
+	case c.dryRun && c.interval > 0:
 		return wrong("-dry-run and -interval: use one of them")
-	case c.DryRun && c.metricsFile != "":
+	case c.dryRun && c.metricsFile != "":
 		return wrong("-dry-run and -metrics-file: use one of them")
 	}
 	for _, f := range []struct {

@@ -60,7 +60,7 @@ func (p *program) report(r cleanup.Result) { p.print(summarize(r, nil), r) }
 func (p *program) print(s summary, r cleanup.Result) {
 	switch {
 	case p.json:
-		s.DryRun = p.DryRun
+		s.DryRun = p.dryRun
 		if err := json.NewEncoder(p.stdout).Encode(s); err != nil {
 			fmt.Fprintln(p.stderr, "sweeper:", err)
 		}
@@ -92,14 +92,10 @@ func atMost(n int64) string {
 	return fmt.Sprintf("%d sessions", n)
 }
 
-// dryRun says what a sweep would do.
-func (p *program) dryRun(ctx context.Context, pool *pgxpool.Pool) int {
-	var result cleanup.Result
+// inspect says what a sweep would do.
+func (p *program) inspect(ctx context.Context, pool *pgxpool.Pool) int {
 	var report cleanup.Report
 	err := connect(ctx, pool)
-	if err == nil {
-		result, err = cleanup.Sweep(ctx, pool, p.Options)
-	}
 	if err == nil {
 		report, err = cleanup.Inspect(ctx, pool, p.Options)
 	}
@@ -107,20 +103,20 @@ func (p *program) dryRun(ctx context.Context, pool *pgxpool.Pool) int {
 	case err != nil:
 		return p.fail(stopped(ctx, err))
 	case p.json:
-		s := summarize(result, nil)
+		s := summarize(report.Total, nil)
 		s.Due, s.Relations = report.Due, report.Relations
-		p.print(s, result)
+		p.print(s, report.Total)
 		return swept
 	}
-	if err := printReport(p.stdout, result, report); err != nil {
+	if err := printReport(p.stdout, report); err != nil {
 		return p.fail(err)
 	}
 	return swept
 }
 
-func printReport(out io.Writer, result cleanup.Result, report cleanup.Report) error {
+func printReport(out io.Writer, report cleanup.Report) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "%d sessions would be deleted, %d of them signed in once.\n", result.Rows(), result.UserRows)
+	fmt.Fprintf(w, "%d sessions would be deleted, %d of them signed in once.\n", report.Total.Rows(), report.Total.UserRows)
 	if len(report.Due) > 0 {
 		fmt.Fprint(w, "\nexpired on\tkind\tsessions\t\n")
 	}
@@ -131,9 +127,9 @@ func printReport(out io.Writer, result cleanup.Result, report cleanup.Report) er
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t\n", day, d.Kind, d.Rows)
 	}
-	fmt.Fprint(w, "\ntable or index\tMB\tbloat (estimated)\tlive rows\tdead rows\tdead\t\n")
+	fmt.Fprint(w, "\ntable or index\tMB\tlive rows\tdead rows\tdead\t\n")
 	for _, r := range report.Relations {
-		fmt.Fprintf(w, "%s\t%.1f\t%s\t", r.Name, float64(r.Bytes)/1e6, bloat(r))
+		fmt.Fprintf(w, "%s\t%.1f\t", r.Name, float64(r.Bytes)/1e6)
 		if r.Index {
 			fmt.Fprint(w, "\t\t\t\n")
 			continue
@@ -141,12 +137,4 @@ func printReport(out io.Writer, result cleanup.Result, report cleanup.Report) er
 		fmt.Fprintf(w, "%d\t%d\t%.1f%%\t\n", r.Live, r.Dead, 100*float64(r.Dead)/float64(max(1, r.Live+r.Dead)))
 	}
 	return w.Flush()
-}
-
-// bloat is blank where it is not known.
-func bloat(r cleanup.Relation) string {
-	if r.Bloat == nil {
-		return ""
-	}
-	return fmt.Sprintf("%.1f MB, %.0f%%", float64(*r.Bloat)/1e6, 100*float64(*r.Bloat)/float64(max(1, r.Bytes)))
 }

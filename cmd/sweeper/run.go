@@ -59,8 +59,8 @@ func (p *program) run(ctx context.Context) int {
 		return p.fail(err)
 	}
 	defer closePool(pool)
-	if p.DryRun {
-		return p.dryRun(ctx, pool)
+	if p.dryRun {
+		return p.inspect(ctx, pool)
 	}
 	for {
 		status := p.sweep(ctx, pool)

@@ -29,7 +29,7 @@ func TestFlags(t *testing.T) {
 		"-lock-timeout", "3s", "-max-duration", "4s", "-schema", "s", "-dry-run"})
 	if err != nil || c.Batch != 50 || c.Grace != time.Hour || c.MaxRows != 7 || c.Pause != time.Second ||
 		c.StatementTimeout != 2*time.Second || c.LockTimeout != 3*time.Second || c.MaxDuration != 4*time.Second ||
-		c.Schema != "s" || !c.DryRun {
+		c.Schema != "s" || !c.dryRun {
 		t.Errorf("%+v, %v", c, err)
 	}
 	c, err = parse(nil)
@@ -321,16 +321,15 @@ func TestNoRateIsAbsurd(t *testing.T) {
 
 func TestReportOfADryRun(t *testing.T) {
 	var out bytes.Buffer
-	half := int64(4_000_000)
-	if err := printReport(&out, cleanup.Result{Expired: 3}, cleanup.Report{
-		Due: []cleanup.Due{{Kind: "expired", Day: time.Unix(0, 0), Rows: 1}, {Kind: "revoked", Day: time.Date(2025, 3, 1, 0, 0, 0, 0, time.UTC), Rows: 2}},
-		Relations: []cleanup.Relation{{Name: "known", Bytes: 8_000_000, Bloat: &half}, {Name: "unknown", Bytes: 8_000_000, Index: true},
-			{Name: "empty", Bloat: new(int64)}},
+	if err := printReport(&out, cleanup.Report{
+		Total:     cleanup.Result{Expired: 1, Revoked: 2, UserRows: 2},
+		Due:       []cleanup.Due{{Kind: "expired", Day: time.Unix(0, 0), Rows: 1}, {Kind: "revoked", Day: time.Date(2025, 3, 1, 0, 0, 0, 0, time.UTC), Rows: 2}},
+		Relations: []cleanup.Relation{{Name: "table", Bytes: 8_000_000, Live: 30, Dead: 10}, {Name: "index", Bytes: 5_000_000, Index: true}, {Name: "empty"}},
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`long ago +expired +1`, `2025-03-01 +revoked +2`, `bloat \(estimated\)`, `known +8\.0 +4\.0 MB, 50% `,
-		`unknown +8\.0 +\n`, `empty +0\.0 +0\.0 MB, 0% `} {
+	for _, want := range []string{`long ago +expired +1`, `2025-03-01 +revoked +2`, `^3 sessions would be deleted, 2 of them`,
+		`table or index +MB +live rows +dead rows +dead`, `table +8\.0 +30 +10 +25\.0%`, `index +5\.0 +\n`, `empty +0\.0 +0 +0 +0\.0%`} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("%s is not in\n%s", want, out.String())
 		}

@@ -13,6 +13,8 @@ import (
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/log"
 	"github.com/testcontainers/testcontainers-go/wait"
+
+	"github.com/scspg/scspg/internal/pgtest/pglocal"
 )
 
 // Container starts a container through testcontainers-go. It needs a container engine,
@@ -46,7 +48,7 @@ func startContainer(ctx context.Context, o options) (_ *Server, err error) {
 			err = fmt.Errorf("no container engine: %v", r)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, 2*startTimeout) // a pull takes its time
+	ctx, cancel := context.WithTimeout(ctx, 2*pglocal.StartTimeout) // a pull takes its time
 	defer cancel()
 	name := containerPrefix + strings.ToLower(rand.Text())
 	server, err := runContainer(ctx, name, o)
@@ -84,9 +86,9 @@ func runContainer(ctx context.Context, name string, o options) (*Server, error) 
 	}
 	var causes []error
 	for _, addr := range addrs {
-		dsn := dsnOf(password, addr)
+		dsn := pglocal.DSN(password, addr)
 		pinging, cancel := context.WithTimeout(ctx, dialTimeout)
-		err := awaitReady(pinging, dsn, nil)
+		err := pglocal.AwaitReady(pinging, dsn, nil)
 		cancel()
 		if err == nil {
 			return &Server{DSN: dsn, Source: "a container of " + o.image, stop: stop}, nil

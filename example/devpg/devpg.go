@@ -17,8 +17,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/scspg/scspg/internal/pgtest/pglocal"
 )
 
 // Server is a running PostgreSQL. Whoever started it calls Stop.
@@ -153,7 +154,7 @@ func Env(name string) Source {
 			}
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			err := ping(ctx, dsn)
+			err := pglocal.Ping(ctx, dsn)
 			if _, malformed := errors.AsType[*pgconn.ParseConfigError](err); malformed {
 				return nil, errMalformed
 			}
@@ -165,34 +166,7 @@ func Env(name string) Source {
 	}
 }
 
-func ping(ctx context.Context, dsn string) error {
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return err
-	}
-	return conn.Close(ctx)
-}
-
-// pingInterval is how often a starting server is asked whether it is ready.
-const pingInterval = 50 * time.Millisecond
-
-// awaitReady returns once the server answers, or with an error once it is gone, or
-// where waiting cannot help.
-func awaitReady(ctx context.Context, dsn string, gone <-chan struct{}) error {
-	for {
-		err := ping(ctx, dsn)
-		if err == nil {
-			return nil
-		}
-		if err := hopeless(err); err != nil {
-			return err
-		}
-		select {
-		case <-gone:
-			return errors.New("the server ended while starting")
-		case <-ctx.Done():
-			return fmt.Errorf("not ready in time: %w", err)
-		case <-time.After(pingInterval):
-		}
-	}
-}
+// errMalformed stands for what pgx says of a DSN that it cannot parse: any piece of
+// that may be the password.
+var errMalformed = errors.New("it is malformed, or a PG* variable is: use postgres://user:password@host:5432/database, " +
+	"and percent-encode special characters")

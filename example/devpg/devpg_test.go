@@ -170,3 +170,13 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+func TestEnvDoesNotShowAMalformedDSN(t *testing.T) {
+	for _, dsn := range []string{"host=h password = s3cr3t foo", "postgres://u:s3cr3t:5432/x"} {
+		t.Setenv("DEVPG_TEST_DSN", dsn)
+		_, err := devpg.Start(t.Context(), devpg.Env("DEVPG_TEST_DSN"))
+		if err == nil || strings.Contains(err.Error(), "s3cr3t") || !strings.Contains(err.Error(), "malformed") {
+			t.Errorf("error %v", err)
+		}
+	}
+}

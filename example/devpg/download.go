@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+
+	"github.com/scspg/scspg/internal/pgtest/pglocal"
 )
 
 // Download downloads PostgreSQL's programs, which it keeps for the next time, and starts
@@ -31,7 +33,7 @@ func Download(opts ...Option) Source {
 // download is a private folder and the server that the library runs in it.
 type download struct {
 	dir      string
-	watchdog *watchdog
+	watchdog *pglocal.Watchdog
 	server   *embeddedpostgres.EmbeddedPostgres
 }
 
@@ -39,16 +41,16 @@ func startDownload(ctx context.Context, o options) (_ *Server, err error) {
 	if os.Geteuid() == 0 {
 		return nil, errors.New("we are root, and the downloaded server would be")
 	}
-	port, err := freePort(ctx)
+	port, err := pglocal.FreePort(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "devpg-")
+	dir, err := os.MkdirTemp("", pglocal.Prefix)
 	if err != nil {
 		return nil, err
 	}
 	d := &download{dir: dir}
-	if d.watchdog, err = startWatchdog(dir); err != nil {
+	if d.watchdog, err = pglocal.Watch(dir); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	password := rand.Text()
@@ -57,7 +59,7 @@ func startDownload(ctx context.Context, o options) (_ *Server, err error) {
 		return nil, err
 	}
 	return &Server{
-		DSN:    dsnOf(password, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))),
+		DSN:    pglocal.DSN(password, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))),
 		Source: "a downloaded PostgreSQL",
 		stop:   func(context.Context) error { return d.stop() },
 	}, nil
@@ -75,7 +77,7 @@ func downloadConfig(dir string, port int, password string, o options) embeddedpo
 		RuntimePath(filepath.Join(dir, "run")).
 		DataPath(filepath.Join(dir, "data")).
 		StartParameters(parameters).
-		StartTimeout(startTimeout).
+		StartTimeout(pglocal.StartTimeout).
 		Logger(io.Discard)
 }
 
@@ -107,7 +109,7 @@ func (d *download) abandon(started <-chan error) {
 func (d *download) stop() error { return errors.Join(d.server.Stop(), d.cleanUp()) }
 
 func (d *download) cleanUp() error {
-	err := errors.Join(d.watchdog.stop(), os.RemoveAll(d.dir))
+	err := errors.Join(d.watchdog.Stop(), os.RemoveAll(d.dir))
 	if name := logName(d.server); name != "" {
 		err = errors.Join(err, os.Remove(name))
 	}

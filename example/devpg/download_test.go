@@ -12,6 +12,8 @@ import (
 	"time"
 
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+
+	"github.com/scspg/scspg/internal/pgtest/pglocal"
 )
 
 // newDownload fetches from the server at url.
@@ -23,11 +25,11 @@ func newDownload(t *testing.T, url string) (d *download, tmp string) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	w, err := startWatchdog(dir)
+	w, err := pglocal.Watch(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := freePort(t.Context())
+	port, err := pglocal.FreePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

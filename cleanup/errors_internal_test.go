@@ -10,19 +10,19 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-func TestWhatToDoIsSaid(t *testing.T) {
+func TestExplainSaysWhatToDo(t *testing.T) {
 	o := &Options{StatementTimeout: time.Minute, LockTimeout: time.Second}
 	for _, c := range []struct {
 		code, op, want, not string
 	}{
-		{"42P01", opDelete, "run migrations.Up", ""},
+		{"42P01", opDelete, `run migrations.Up, or goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`, ""},
 		{"25006", opDelete, "connect to the primary", ""},
 		{"42501", opDelete, "lacks a privilege", ""},
 		{"55P03", opDelete, "Options.LockTimeout (1s)", ""},
 		{"57014", opDelete, "Options.StatementTimeout (1m0s): try a smaller Options.Batch", ""},
 		{"57014", "count sessions", "Options.StatementTimeout (1m0s)", "Options.Batch"},
-		{"42P05", opDelete, "set default_query_exec_mode=exec", ""}, // of PgBouncer before 1.21
-		{"26000", "look at the database", "set default_query_exec_mode=exec", ""},
+		{"42P05", opDelete, "set default_query_exec_mode=cache_describe", ""}, // of PgBouncer before 1.21
+		{"26000", "look at the database", "set default_query_exec_mode=cache_describe", ""},
 		{"22012", opDelete, "cleanup: delete sessions: ", "Options"},
 	} {
 		cause := &pgconn.PgError{Code: c.code}

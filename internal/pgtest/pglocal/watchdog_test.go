@@ -1,6 +1,6 @@
 //go:build unix
 
-package devpg
+package pglocal
 
 import (
 	"os"
@@ -20,11 +20,11 @@ func TestWatchdogTriesAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	w, err := startWatchdog(dir)
+	w, err := Watch(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.stop(); err != nil {
+	if err := w.Stop(); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {

@@ -9,7 +9,7 @@ import (
 )
 
 // What was not counted is not said to be none.
-func TestWhatIsLeftIsLoggedWhereItIsKnown(t *testing.T) {
+func TestResultLogsWhatIsLeftOnlyIfItIsKnown(t *testing.T) {
 	for _, c := range []struct {
 		r          Result
 		want, lack string

@@ -1,13 +1,16 @@
-package devpg
+package pglocal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -25,13 +28,46 @@ var overrides = url.Values{
 	"options":              {""},
 }
 
-// dsnOf is the DSN of a server of ours that listens on addr.
-func dsnOf(password, addr string) string {
+// DSN is the URL of a server of ours that listens on addr.
+func DSN(password, addr string) string {
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword("postgres", password),
 		Host: addr, Path: "/postgres", RawQuery: overrides.Encode(),
 	}
 	return u.String()
+}
+
+// Ping connects to a server.
+func Ping(ctx context.Context, dsn string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	return conn.Close(ctx)
+}
+
+// pingInterval is how often a starting server is asked whether it is ready.
+const pingInterval = 50 * time.Millisecond
+
+// AwaitReady returns once the server answers, or with an error once it is gone, or
+// where waiting cannot help.
+func AwaitReady(ctx context.Context, dsn string, gone <-chan struct{}) error {
+	for {
+		err := Ping(ctx, dsn)
+		if err == nil {
+			return nil
+		}
+		if err := hopeless(err); err != nil {
+			return err
+		}
+		select {
+		case <-gone:
+			return errors.New("the server ended while starting")
+		case <-ctx.Done():
+			return fmt.Errorf("not ready in time: %w", err)
+		case <-time.After(pingInterval):
+		}
+	}
 }
 
 // hopeless returns why connecting to a server of ours is no use, however long one waits:
@@ -64,8 +100,3 @@ func pgVariables() []string {
 	slices.Sort(names)
 	return names
 }
-
-// errMalformed stands for what pgx says of a DSN that it cannot parse: any piece of
-// that may be the password.
-var errMalformed = errors.New("it is malformed, or a PG* variable is: use postgres://user:password@host:5432/database, " +
-	"and percent-encode special characters")

@@ -1,6 +1,6 @@
 //go:build unix
 
-package devpg
+package pglocal
 
 import (
 	"errors"
@@ -65,9 +65,9 @@ func unprivileged(cmd *exec.Cmd, dir string) {
 	}
 }
 
-// watchdog ends the server and removes the folder when the pipe to it closes,
-// however this process ends.
-type watchdog struct {
+// Watchdog ends the server in a folder and removes the folder when the pipe to it
+// closes, however this process ends.
+type Watchdog struct {
 	cmd  *exec.Cmd
 	pipe io.Closer
 }
@@ -90,8 +90,9 @@ while [ -d "$1" ] && [ $round -lt 50 ]; do
 done
 `
 
-func startWatchdog(dir string) (*watchdog, error) {
-	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "devpg-watchdog", dir) //nolint:noctx // it outlives every context
+// Watch starts a watchdog over the server in dir.
+func Watch(dir string) (*Watchdog, error) {
+	cmd := exec.Command("/bin/sh", "-c", watchdogScript, Prefix+"watchdog", dir) //nolint:noctx // it outlives every context
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	pipe, err := cmd.StdinPipe()
 	if err != nil {
@@ -100,10 +101,11 @@ func startWatchdog(dir string) (*watchdog, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("watchdog: %w", err)
 	}
-	return &watchdog{cmd: cmd, pipe: pipe}, nil
+	return &Watchdog{cmd: cmd, pipe: pipe}, nil
 }
 
-func (w *watchdog) stop() error {
+// Stop has it end the server, if that still runs, and remove the folder.
+func (w *Watchdog) Stop() error {
 	err := w.pipe.Close()
 	timer := time.AfterFunc(stopTimeout, func() { _ = w.cmd.Process.Kill() })
 	defer timer.Stop()

@@ -1,0 +1,188 @@
+package cleanup
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/internal/pgfault"
+)
+
+// path is a way to find and to delete rows.
+type path[K any] interface {
+	// list returns the next n rows that are due, oldest first. It does not return to
+	// rows that remove has left: they are locked, or another sweep has them.
+	list(ctx context.Context, n int) ([]row[K], error)
+	remove(ctx context.Context, rows []row[K]) error
+}
+
+// row is a session that is due, by the key that its path deletes it by.
+type row[K any] struct {
+	Key  K
+	Hour pgtype.Timestamptz
+}
+
+func keysOf[K any](rows []row[K]) []K {
+	keys := make([]K, len(rows))
+	for i, r := range rows {
+		keys[i] = r.Key
+	}
+	return keys
+}
+
+// listRows reads keys and hours. The grace period is the first parameter of sql.
+func listRows[K any](ctx context.Context, db *database, sql string, args ...any) (list []row[K], err error) {
+	b := db.begin()
+	b.Queue(sqlByIndex)
+	b.Queue(db.q(sql), append([]any{db.graceMicros()}, args...)...).Query(func(rows pgx.Rows) (err error) {
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[row[K]])
+		return err
+	})
+	return list, db.send(ctx, b)
+}
+
+// maxTries bounds how often a batch is tried that crosses a sign-in, which too deletes
+// rows of the user index.
+const maxTries = 4
+
+// byPlace deletes by the place of a row in its table, the fastest way there is. If a
+// batch meets a row that somebody else has locked, it is tried again without such rows,
+// and so is the rest of its listing.
+type byPlace struct {
+	s         *sweep
+	last      row[string] // of the listing before
+	contended bool        // the listing in hand has met rows that others hold
+}
+
+func (p *byPlace) list(ctx context.Context, n int) ([]row[string], error) {
+	rows, err := listRows[string](ctx, p.s.db, sqlList, p.last.Hour, p.last.Key, n)
+	if len(rows) > 0 {
+		p.last = rows[len(rows)-1]
+	}
+	p.contended = false
+	return rows, err
+}
+
+func (p *byPlace) remove(ctx context.Context, rows []row[string]) error {
+	// pgx has no array of places that would work in all its query modes.
+	places := `{"` + strings.Join(keysOf(rows), `","`) + `"}`
+	if !p.contended {
+		p.s.db.shortLockWait = true
+		err := p.delete(ctx, sqlDelete, places)
+		p.s.db.shortLockWait = false
+		if p.contended = isContention(err); !p.contended {
+			return err
+		}
+	}
+	err := p.delete(ctx, sqlDeleteFree, places)
+	for tries := 1; pgfault.IsConflict(err) && tries < maxTries; tries++ {
+		err = p.delete(ctx, sqlDeleteFree, places)
+	}
+	return err
+}
+
+func (p *byPlace) delete(ctx context.Context, sql, places string) error {
+	n, userRows := make(kinds), int64(0)
+	db := p.s.db
+	b := db.begin()
+	b.Queue(db.q(sql), db.graceMicros(), places).Query(func(rows pgx.Rows) error {
+		var kind string
+		var count int64
+		_, err := pgx.ForEachRow(rows, []any{&kind, &count, &userRows}, func() error {
+			n[kind] = count
+			return nil
+		})
+		return err
+	})
+	start := time.Now()
+	err := db.send(ctx, b)
+	if err == nil {
+		p.s.done(n, userRows, time.Since(start))
+	}
+	return err
+}
+
+const (
+	// fullWaitBatches is how many batches of a sweep by id wait for locked rows as long as
+	// LockTimeout says. The others wait for a hundredth of it, or a sweep that meets
+	// many would take hours.
+	fullWaitBatches = 5
+	shortWaitShare  = 100
+)
+
+// byID deletes by id, the portable way. If tables are distributed over servers, neither
+// can rows be deleted by place nor locked ones be skipped: a batch that meets a lock is
+// passed over as a whole, once LockTimeout has passed.
+type byID struct {
+	s      *sweep
+	hour   pgtype.Timestamptz // where the next listing begins
+	passed []row[pgtype.UUID] // rows that were left because of locks, for the OFFSET
+	met    int                // batches that met locks
+	before int64              // progress before the last listing
+}
+
+func (p *byID) list(ctx context.Context, n int) ([]row[pgtype.UUID], error) {
+	progress := p.s.result.Rows() + int64(p.met)
+	if progress == p.before {
+		// Nothing was deleted or left since the last listing. Something else keeps
+		// these rows, a trigger for instance: listing them again would not end.
+		return nil, nil
+	}
+	p.before = progress
+	// The listing begins with this hour again, and those of it come first.
+	p.passed = slices.DeleteFunc(p.passed, func(r row[pgtype.UUID]) bool {
+		return !r.Hour.Time.Equal(p.hour.Time) || r.Hour.InfinityModifier != p.hour.InfinityModifier
+	})
+	rows, err := listRows[pgtype.UUID](ctx, p.s.db, sqlListIDs, p.hour, n, len(p.passed))
+	if len(rows) > 0 {
+		p.hour = rows[len(rows)-1].Hour
+	}
+	return rows, err
+}
+
+func (p *byID) remove(ctx context.Context, rows []row[pgtype.UUID]) error {
+	p.s.db.shortLockWait = p.met >= fullWaitBatches
+	defer func() { p.s.db.shortLockWait = false }()
+	err := p.delete(ctx, keysOf(rows))
+	if !isContention(err) {
+		return err
+	}
+	p.met++
+	p.passed = append(p.passed, rows...)
+	return nil
+}
+
+func (p *byID) delete(ctx context.Context, ids []pgtype.UUID) error {
+	n, userRows := make(kinds), int64(0)
+	db := p.s.db
+	start := time.Now()
+	err := db.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		rows, _ := tx.Query(ctx, db.q(sqlDeleteIDs), db.graceMicros(), ids) // its error is that of ForEachRow, too
+		var id pgtype.UUID
+		var kind string
+		var user *string
+		var users []string
+		var theirs []pgtype.UUID
+		_, err := pgx.ForEachRow(rows, []any{&id, &user, &kind}, func() error {
+			n[kind]++
+			if user != nil {
+				users, theirs = append(users, *user), append(theirs, id)
+			}
+			return nil
+		})
+		if err != nil || len(users) == 0 {
+			return err
+		}
+		tag, err := tx.Exec(ctx, db.q(sqlUnindex), users, theirs)
+		userRows = tag.RowsAffected()
+		return err
+	})
+	if err == nil {
+		p.s.done(n, userRows, time.Since(start))
+	}
+	return err
+}

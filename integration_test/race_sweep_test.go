@@ -1,0 +1,73 @@
+package integration_test
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/scspg/scspg/cleanup"
+	"github.com/scspg/scspg/pgstore"
+)
+
+func TestSweepsOverlapBesideTraffic(t *testing.T) {
+	t.Parallel()
+	const expired, clients = 200_000, 16
+	pool := migrated(t, maxConns(clients))
+	insertSessions(t, pool, 0, expired, "-3 days", "")
+	a := newApp(t, pool, pgstore.Config{UserLimit: 3, TouchAfter: time.Nanosecond}, true)
+
+	var swept atomic.Int64
+	done := make(chan struct{})
+	var sweeps, traffic sync.WaitGroup
+	for range 2 {
+		own := newPool(t, schemaOf(t, pool), maxConns(1))
+		sweeps.Go(func() {
+			r, err := cleanup.Sweep(t.Context(), own, cleanup.Options{})
+			if err != nil {
+				t.Error(err)
+			}
+			swept.Add(r.Rows())
+		})
+	}
+	for n := range clients {
+		traffic.Go(func() {
+			b := a.browser(t)
+			user := fmt.Sprint("live", n)
+			b.must("/login", "user", user)
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				switch i % 10 {
+				case 3:
+					b.must("/put", "key", "k", "value", fmt.Sprint(i))
+				case 6:
+					b.must("/renew")
+				case 9:
+					b.must("/logout")
+					b.must("/login", "user", user)
+				}
+				if got := b.user(); got != user {
+					t.Errorf("%s is signed in as %q", user, got)
+					return
+				}
+			}
+		})
+	}
+	sweeps.Wait()
+	close(done)
+	traffic.Wait()
+	if swept.Load() != expired {
+		t.Errorf("%d sessions were swept", swept.Load())
+	}
+	if n := query[int](t, pool, `SELECT count(*) FROM scs_user_sessions WHERE user_id LIKE 'user%'`); n != 0 {
+		t.Errorf("%d user rows are left", n)
+	}
+	if n := query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE end_reason IS NULL AND expiry > now() AND user_id IS NOT NULL`); n != clients {
+		t.Errorf("%d users are signed in", n)
+	}
+}

@@ -1,0 +1,125 @@
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Schema makes a schema that is dropped with the test.
+func Schema(t testing.TB) string {
+	t.Helper()
+	admin := get(t).admin
+	name := "t_" + strings.ToLower(rand.Text())
+	Exec(t, admin, "CREATE SCHEMA "+name)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+		defer cancel()
+		if _, err := admin.Exec(ctx, "DROP SCHEMA "+name+" CASCADE"); err != nil {
+			t.Error(err)
+		}
+	})
+	return name
+}
+
+// Option changes the configuration of a pool.
+type Option func(*pgxpool.Config)
+
+// MaxConns bounds the pool. Default: 10.
+func MaxConns(n int32) Option { return func(c *pgxpool.Config) { c.MaxConns = n } }
+
+// Param sets a parameter of the pool's sessions, such as DateStyle.
+func Param(name, value string) Option {
+	return func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams[name] = value }
+}
+
+// ExecMode sets how pgx runs the pool's queries.
+func ExecMode(mode pgx.QueryExecMode) Option {
+	return func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode }
+}
+
+// Pool opens a pool whose search_path is a new schema. It is closed with the test.
+func Pool(t testing.TB, opts ...Option) *pgxpool.Pool {
+	t.Helper()
+	return PoolIn(t, Schema(t), opts...)
+}
+
+// PoolIn opens a pool whose search_path is the schema, or the server's default if that
+// is "".
+func PoolIn(t testing.TB, schema string, opts ...Option) *pgxpool.Pool {
+	t.Helper()
+	return PoolOn(t, DSN(t), schema, opts...)
+}
+
+// PoolOn is PoolIn for another server, or another way to the same one.
+func PoolOn(t testing.TB, dsn, schema string, opts ...Option) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 10
+	if schema != "" {
+		config.ConnConfig.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
+	}
+	for _, opt := range opts {
+		opt(config)
+	}
+	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(t.Context()), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// Distribute spreads the migrated tables over a Citus if PGSTORE_TEST_CITUS is set; else
+// it does nothing.
+func Distribute(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	if os.Getenv("PGSTORE_TEST_CITUS") == "" {
+		return
+	}
+	for _, sql := range []string{
+		`SELECT create_distributed_table('scs_sessions', 'id')`,
+		`SELECT create_distributed_table('scs_user_sessions', 'user_id')`,
+		`SELECT create_distributed_table('scs_users', 'user_id', colocate_with => 'scs_user_sessions')`,
+	} {
+		Exec(t, pool, sql)
+	}
+}
+
+// Exec runs SQL that must work.
+func Exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	if _, err := pool.Exec(context.WithoutCancel(t.Context()), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Query returns the one value of a query that must work.
+func Query[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (v T) {
+	t.Helper()
+	if err := pool.QueryRow(context.WithoutCancel(t.Context()), sql, args...).Scan(&v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Eventually waits for a condition, a minute at most.
+func Eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
