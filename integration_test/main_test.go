@@ -1,4 +1,5 @@
-// Package integration_test holds the tests that need a PostgreSQL server.
+// Package integration_test holds the tests that need more than PostgreSQL: poolers,
+// servers to kill, the built programs, the README.
 package integration_test
 
 import (
@@ -10,19 +11,15 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/scspg/scspg/example/devpg"
 	"github.com/scspg/scspg/integration_test/internal/testserver"
+	"github.com/scspg/scspg/internal/pgtest"
 )
-
-// server is the one that all tests share, each in a schema of its own.
-var server *devpg.Server
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) (status int) {
 	ctx := context.Background()
-	var err error
-	server, err = testserver.Start(ctx)
+	server, err := testserver.Start(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -37,10 +34,13 @@ func run(m *testing.M) (status int) {
 		}
 	}()
 	defer removePrograms()
-	if status = m.Run(); status != 0 {
+	if err := os.Setenv(testserver.EnvDSN, server.DSN); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if status = pgtest.Run(m); status != 0 {
 		return status
 	}
-	closeSharedPools()
 	// What a store or a migration had started must have ended. The server's own
 	// goroutines (its process being waited for, the container client) are not ours.
 	if err := goleak.Find(

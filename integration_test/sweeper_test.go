@@ -20,14 +20,16 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/internal/pgtest"
 )
 
 // dsnOf is a DSN of the shared server, with a search_path.
 func dsnOf(t testing.TB, schema string) string {
 	t.Helper()
-	u, err := url.Parse(server.DSN)
-	if err != nil {
-		t.Skipf("the server's DSN is not a URL: %v", err)
+	u, err := url.Parse(pgtest.DSN(t))
+	if err != nil || u.Scheme == "" {
+		t.Fatal("PGSTORE_TEST_DSN has to be a URL here: postgres://user:password@host:5432/database")
 	}
 	q := u.Query()
 	q.Set("search_path", schema)
@@ -153,7 +155,7 @@ func TestSweeperErrorsAreOneLine(t *testing.T) {
 		"malformed":        {nil, []string{"-dsn", "postgres://app:s3cret@127.0.0.1:port/db"}, 1, "malformed"},
 		"not migrated":     {[]string{"DATABASE_URL=" + dsnOf(t, newSchema(t))}, nil, 1, "goose -dir migrations"},
 		"read-only":        {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool)) + "&default_transaction_read_only=on"}, nil, 1, "read-only"},
-		"no such schema":   {[]string{"DATABASE_URL=" + server.DSN}, []string{"-schema", "absent"}, 1, "goose -dir migrations"},
+		"no such schema":   {[]string{"DATABASE_URL=" + pgtest.DSN(t)}, []string{"-schema", "absent"}, 1, "goose -dir migrations"},
 		"unknown flag":     {nil, []string{"-purge"}, 2, "-purge"},
 		"nowhere to write": {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool))}, []string{"-metrics-file", "/nonexistent/m"}, 2, "/nonexistent/m: no such"},
 		"its own names":    {[]string{"DATABASE_URL=" + dsnOf(t, locked)}, []string{"-lock-timeout", "10ms"}, 1, "within -lock-timeout (10ms)"},
@@ -239,11 +241,11 @@ func TestASecondSignalEndsTheSweeperAtOnce(t *testing.T) {
 // With -interval it may be started before its database is.
 func TestSweeperWaitsForItsDatabase(t *testing.T) {
 	t.Parallel()
-	srv := ownServer(t)
+	srv := pgtest.OwnServer(t)
 	pool := newPoolOn(t, srv.DSN, "")
 	migrate(t, pool)
 	insertSessions(t, pool, 0, 10, "-3 days", "")
-	if err := srv.Kill(t.Context()); err != nil {
+	if err := srv.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), sweeperBinary(t), "-interval", "20ms")
@@ -312,7 +314,7 @@ func TestSweeperKeepsSweeping(t *testing.T) {
 		eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
 	}
 	// A server that goes away is tried again.
-	mustExec(t, adminPool(t), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, schemaOf(t, pool))
+	mustExec(t, pool, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, schemaOf(t, pool))
 	insertSessions(t, pool, 1000, 10, "-3 days", "")
 	eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

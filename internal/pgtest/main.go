@@ -90,6 +90,26 @@ func (s *server) stop() error {
 	return s.local.Stop()
 }
 
+// OwnServer starts a server for one test: to be killed, or for what transactions of other
+// tests would disturb. Without PostgreSQL's programs the test is skipped, but fails if CI
+// is set.
+func OwnServer(t testing.TB) *pglocal.Server {
+	t.Helper()
+	s, err := pglocal.Start(t.Context(), "fsync=off")
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skipf("a server for this test alone: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
 // Main runs the tests, stops the server if it started one, and exits. A goroutine of this
 // module that is left is a failure.
 func Main(m *testing.M) { os.Exit(Run(m)) }
@@ -126,13 +146,15 @@ func leaked() string {
 	}
 }
 
-// ours returns the stacks of this module's goroutines, but for the caller's.
+// ours returns the stacks of this module's goroutines, but for the caller's and those
+// that wait for a server to end.
 func ours() string {
 	buf := make([]byte, 16<<20)
 	buf = buf[:runtime.Stack(buf, true)]
 	var found []string
 	for i, stack := range strings.Split(string(buf), "\n\n") {
-		if i > 0 && strings.Contains(stack, "github.com/scspg/scspg/") { // the first is the caller's
+		waits := strings.Contains(stack, "internal/pgtest/pglocal.await(")
+		if i > 0 && strings.Contains(stack, "github.com/scspg/scspg/") && !waits { // the first is the caller's
 			found = append(found, stack)
 		}
 	}

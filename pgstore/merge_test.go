@@ -1,4 +1,4 @@
-package integration_test
+package pgstore_test
 
 import (
 	"fmt"
@@ -9,19 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
-// keys is what the session holds, as a fresh request sees it.
-func (b *browser) keys() string {
-	b.t.Helper()
-	_, keys, _ := strings.Cut(b.must("/me"), "keys=")
-	return keys
-}
-
 func TestOverlappingRequestsKeepTheirChanges(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
 	var wg sync.WaitGroup
@@ -39,7 +33,7 @@ func TestOverlappingRequestsKeepTheirChanges(t *testing.T) {
 }
 
 // What happens to one request's change when another does something meanwhile.
-func TestMergeOfTwoRequests(t *testing.T) {
+func TestMergeKeepsWhatBothRequestsChanged(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		after string   // what the request that was held does last
@@ -55,7 +49,7 @@ func TestMergeOfTwoRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := newApp(t, migrated(t), pgstore.Config{UserLimit: 5}, true)
+			a := newApp(t, migrated(t), pgstore.Config{UserLimit: 5})
 			b := a.browser(t)
 			b.must("/login", "user", "alice")
 			b.must("/put", "key", "a", "value", "1")
@@ -88,7 +82,7 @@ func TestMergeOfTwoRequests(t *testing.T) {
 // A write on top of a later deadline does not bring the old expiry back.
 func TestMergeKeepsTheLaterDeadline(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
 	a.sm.IdleTimeout, a.sm.Lifetime = 0, time.Hour
 	a.mux.HandleFunc("/remember", func(_ http.ResponseWriter, r *http.Request) {
 		a.sm.SetDeadline(r.Context(), time.Now().Add(48*time.Hour))
@@ -105,7 +99,7 @@ func TestMergeKeepsTheLaterDeadline(t *testing.T) {
 		if after == "renew" {
 			want = 0.9 // scs sets a new deadline then, and of two the earlier counts
 		}
-		left := query[float64](t, a.pool, `SELECT extract(epoch FROM expiry - now())::float8 / 3600 FROM scs_sessions WHERE id = $1`, pgstore.IDOf(b.token()))
+		left := pgtest.Query[float64](t, a.pool, `SELECT extract(epoch FROM expiry - now())::float8 / 3600 FROM scs_sessions WHERE id = $1`, pgstore.IDOf(b.token()))
 		if left < want {
 			t.Errorf("%s: %.1f hours left, want %.1f", after, left, want)
 		}
@@ -115,7 +109,7 @@ func TestMergeKeepsTheLaterDeadline(t *testing.T) {
 // A write to a token that another request has renewed is dropped.
 func TestWriteToARenewedTokenIsDropped(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
 	other := a.browser(t)
@@ -130,26 +124,20 @@ func TestWriteToARenewedTokenIsDropped(t *testing.T) {
 	}
 }
 
-// A sign-in from an anonymous session carries over what another request has put
-// into it meanwhile, and the session of a signed-in user never leaks into the next.
-func TestSignInCarriesOverTheAnonymousSessionOnly(t *testing.T) {
+// A request that began as one user must not write into another's session.
+func TestUserSwitchDropsTheOldUsersWrite(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
 	b := a.browser(t)
-	b.must("/put", "key", "cart", "value", "1")
+	b.must("/login", "user", "alice")
+	finish := b.hold("after", "put")
 	other := a.browser(t)
 	other.setToken(b.token())
-	finish := b.hold("after", "signin", "user", "alice")
-	other.must("/put", "key", "wish", "value", "1")
-	finish()
-	if got := b.keys(); got != "cart,userID,wish" {
-		t.Errorf("keys %s", got)
+	other.must("/put", "key", userKey, "value", "bob") // on the same token
+	if _, body := finish(); !strings.Contains(body, "state=ended") {
+		t.Errorf("it was told %q", body)
 	}
-	other.setToken(b.token())
-	finish = b.hold("after", "put-user", "user", "bob")
-	other.must("/put", "key", "secret", "value", "alice's")
-	finish()
-	if got := b.must("/me"); !strings.HasPrefix(got, "user=bob ") || strings.Contains(got, "secret") {
+	if got := other.must("/me"); got != "user=bob state=active reason= keys=userID" {
 		t.Errorf("bob's session: %s", got)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scspg/scspg/cleanup"
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/migrations"
 	"github.com/scspg/scspg/pgstore"
 )
@@ -27,104 +28,63 @@ import (
 func everything(t *testing.T, pool *pgxpool.Pool, cfg pgstore.Config) {
 	t.Helper()
 	cfg.UserLimit = 2
-	a := newApp(t, pool, cfg, true)
-	first, second, third := a.browser(t), a.browser(t), a.browser(t)
-	first.must("/put", "key", "cart", "value", "1")
-	for _, b := range []*browser{first, second, third} {
-		b.must("/login", "user", "alice")
+	store := newStore(t, pool, cfg)
+	first, second, third := newDevice(t, store), newDevice(t, store), newDevice(t, store)
+	first.put("cart", "1")
+	for _, d := range []*device{first, second, third} {
+		d.signIn("alice")
 	}
 	if first.user() != "" || second.user() != "alice" {
 		t.Error("the limit did not hold")
 	}
-	second.must("/renew")
-	second.must("/put", "key", userKey, "value", "bob")
-	second.must("/put", "key", userKey, "value", "alice")
-	if got := second.must("/revoke-others"); got != "1" {
-		t.Errorf("%s revoked", got)
+	second.must(second.sm.RenewToken)
+	second.put(userKey, "bob")
+	second.put(userKey, "alice")
+	if n, err := store.RevokeOthers(t.Context(), "alice", second.token); n != 1 || err != nil {
+		t.Errorf("%d revoked, %v", n, err)
 	}
-	if list, err := a.store.Sessions(t.Context(), "alice"); err != nil || len(list) != 1 || !list[0].IP.IsLoopback() {
+	if list, err := store.Sessions(t.Context(), "alice"); err != nil || len(list) != 1 || !list[0].IP.IsValid() {
 		t.Errorf("%+v, %v", list, err)
 	}
-	if ok, err := a.store.Revoke(t.Context(), "alice", pgstore.IDOf(second.token())); !ok || err != nil {
+	if ok, err := store.Revoke(t.Context(), "alice", pgstore.IDOf(second.token)); !ok || err != nil {
 		t.Errorf("%t, %v", ok, err)
 	}
-	third.must("/login", "user", "alice")
-	if o, err := a.store.Overview(t.Context()); err != nil || o.Live != 1 || o.SignedIn != 1 || o.Users != 1 || o.Estimated {
+	third.signIn("alice")
+	if o, err := store.Overview(t.Context()); err != nil || o.Live != 1 || o.SignedIn != 1 || o.Users != 1 || o.Estimated {
 		t.Errorf("%+v, %v", o, err)
 	}
 	n := 0
-	for s, err := range a.store.Each(t.Context()) {
+	for s, err := range store.Each(t.Context()) {
 		if n++; err != nil || s.UserID != "alice" || s.CreatedAt.IsZero() {
 			t.Errorf("%+v, %v", s, err)
 		}
 	}
-	if all, err := a.store.All(); err != nil || len(all) != n || n != 1 {
+	if all, err := store.All(); err != nil || len(all) != n || n != 1 {
 		t.Errorf("%d in all, %d seen, %v", len(all), n, err)
 	}
-	third.must("/logout")
-	third.must("/login", "user", "alice")
-	if n, err := a.store.RevokeAll(t.Context(), "alice"); n != 1 || err != nil {
+	third.must(third.sm.Destroy)
+	third.signIn("alice")
+	if n, err := store.RevokeAll(t.Context(), "alice"); n != 1 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	if _, err := a.store.Forget(t.Context(), "alice"); err != nil {
+	if _, err := store.Forget(t.Context(), "alice"); err != nil {
 		t.Error(err)
 	}
 }
 
-var modes = []pgx.QueryExecMode{
-	pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
-	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
-}
-
-// Touches may commit asynchronously, nothing else may, and the setting stays where
-// it was made: a trigger notes it.
-func TestEveryQueryExecMode(t *testing.T) {
+func TestStoreWorksBehindPgBouncerInTransactionMode(t *testing.T) {
 	t.Parallel()
-	for _, mode := range modes {
-		t.Run(mode.String(), func(t *testing.T) {
-			t.Parallel()
-			pool := migrated(t, execMode(mode), maxConns(2))
-			mustExec(t, pool, `CREATE TABLE noted (touch bool, setting text)`)
-			mustExec(t, pool, `CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-				INSERT INTO noted VALUES (TG_OP = 'UPDATE' AND NEW.version = OLD.version AND NEW.last_seen_at > OLD.last_seen_at,
-					current_setting('synchronous_commit'));
-				RETURN NEW; END $$`)
-			mustExec(t, pool, `CREATE TRIGGER note BEFORE INSERT OR UPDATE ON scs_sessions FOR EACH ROW EXECUTE FUNCTION note()`)
-			a := newApp(t, pool, pgstore.Config{TouchAfter: time.Nanosecond}, true)
-			b := a.browser(t)
-			b.must("/login", "user", "bob")
-			b.must("/me")
-			b.must("/put", "key", "k", "value", "v")
-			b.must("/logout")
-			everything(t, pool, pgstore.Config{})
-			if n := query[int](t, pool, `SELECT count(*) FROM noted WHERE touch`); n == 0 {
-				t.Error("no touch was noted")
-			}
-			if n := query[int](t, pool, `SELECT count(*) FROM noted WHERE touch <> (setting = 'off')`); n != 0 {
-				t.Errorf("%d writes with the wrong durability", n)
-			}
-			for range 4 {
-				if got := query[string](t, pool, `SHOW synchronous_commit`); got != "on" {
-					t.Errorf("synchronous_commit has leaked: %s", got)
-				}
-			}
-		})
-	}
-}
-
-func TestBehindPgBouncerInTransactionMode(t *testing.T) {
-	t.Parallel()
-	schema := newSchema(t)
+	schema := pgtest.Schema(t)
 	dsn := startPgBouncer(t)
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
-		pool := newPoolOn(t, dsn, "", execMode(mode))
+		pool := pgtest.PoolOn(t, dsn, "", pgtest.ExecMode(mode))
 		if err := migrations.Up(t.Context(), pool, migrations.Schema(schema)); err != nil {
 			t.Fatalf("%v: %v", mode, err)
 		}
 		everything(t, pool, pgstore.Config{Schema: schema})
 
-		before := query[int](t, pool, `SELECT count(*) FROM `+schema+`.scs_sessions`)
-		mustExec(t, pool, `UPDATE `+schema+`.scs_sessions SET expiry = now() - interval '3 days'`)
+		before := pgtest.Query[int](t, pool, `SELECT count(*) FROM `+schema+`.scs_sessions`)
+		pgtest.Exec(t, pool, `UPDATE `+schema+`.scs_sessions SET expiry = now() - interval '3 days'`)
 		r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Schema: schema, Batch: 3})
 		if err != nil || r.Rows() != int64(before) || before == 0 || r.Left != 0 {
 			t.Errorf("%v: %+v of %d, %v", mode, r, before, err)
@@ -133,14 +93,14 @@ func TestBehindPgBouncerInTransactionMode(t *testing.T) {
 }
 
 // Many instances start at once, and the pooler has fewer connections than they are.
-func TestMigrateFromManyProcessesBehindPgBouncer(t *testing.T) {
+func TestMigrateOnceFromManyProcessesBehindPgBouncer(t *testing.T) {
 	t.Parallel()
-	dsn, schema := startPgBouncer(t), newSchema(t)
+	dsn, schema := startPgBouncer(t), pgtest.Schema(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	for range 20 {
-		pool := newPoolOn(t, dsn, "", execMode(pgx.QueryExecModeExec))
+		pool := pgtest.PoolOn(t, dsn, "", pgtest.ExecMode(pgx.QueryExecModeExec))
 		wg.Go(func() {
 			if err := migrations.Up(ctx, pool, migrations.Schema(schema)); err != nil {
 				t.Error(err)
@@ -148,7 +108,7 @@ func TestMigrateFromManyProcessesBehindPgBouncer(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := query[int](t, adminPool(t), `SELECT count(*) FROM `+schema+`.`+migrations.VersionTable+` WHERE version_id = 1`); n != 1 {
+	if n := pgtest.Query[int](t, pgtest.PoolIn(t, ""), `SELECT count(*) FROM `+schema+`.`+migrations.VersionTable+` WHERE version_id = 1`); n != 1 {
 		t.Errorf("the migration was applied %d times", n)
 	}
 }
@@ -159,10 +119,10 @@ func startPgBouncer(t *testing.T) (dsn string) {
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			t.Skip("pgbouncer is not installed")
+			skip(t, "pgbouncer is not installed")
 		}
 	}
-	target, err := pgx.ParseConfig(server.DSN)
+	target, err := pgx.ParseConfig(pgtest.DSN(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +160,7 @@ func startPgBouncer(t *testing.T) (dsn string) {
 		<-ended
 	})
 	dsn = fmt.Sprintf("postgres://%s@127.0.0.1:%d/test?sslmode=disable", url.PathEscape(target.User), port)
-	eventually(t, "pgbouncer answers", func() bool {
+	pgtest.Eventually(t, "pgbouncer answers", func() bool {
 		select {
 		case <-ended:
 			t.Fatalf("pgbouncer ended: %s", out.String())

@@ -1,4 +1,4 @@
-package integration_test
+package pgstore_test
 
 import (
 	"sync"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
@@ -14,7 +15,7 @@ import (
 // session is missing from the index.
 func checkIndex(t testing.TB, pool *pgxpool.Pool, store *pgstore.Store, users ...string) {
 	t.Helper()
-	if n := query[int](t, pool, `SELECT count(*) FROM scs_sessions s WHERE user_id IS NOT NULL AND end_reason IS NULL AND expiry > now()
+	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_sessions s WHERE user_id IS NOT NULL AND end_reason IS NULL AND expiry > now()
 		AND NOT EXISTS (SELECT FROM scs_user_sessions u WHERE u.user_id = s.user_id AND u.id = s.id)`); n != 0 {
 		t.Errorf("%d live sessions are missing from the index", n)
 	}
@@ -32,81 +33,85 @@ func checkIndex(t testing.TB, pool *pgxpool.Pool, store *pgstore.Store, users ..
 
 func TestListingFollowsTheSession(t *testing.T) {
 	t.Parallel()
-	bothWays(t, func(t *testing.T, tracked bool) {
-		a := newApp(t, migrated(t), pgstore.Config{UserLimit: 3}, tracked)
-		b := a.browser(t)
-		check := func(what string, alice, bob int) {
-			t.Helper()
-			checkIndex(t, a.pool, a.store, "alice", "bob")
-			if n, m := live(t, a.pool, "alice"), live(t, a.pool, "bob"); n != alice || m != bob {
-				t.Errorf("%s: alice has %d, bob %d, want %d and %d", what, n, m, alice, bob)
-			}
+	listingFollowsTheSession(t, newApp)
+}
+
+func listingFollowsTheSession(t *testing.T, newApp newAppFunc) {
+	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 3})
+	b := a.browser(t)
+	check := func(what string, alice, bob int) {
+		t.Helper()
+		checkIndex(t, a.pool, a.store, "alice", "bob")
+		if n, m := live(t, a.pool, "alice"), live(t, a.pool, "bob"); n != alice || m != bob {
+			t.Errorf("%s: alice has %d, bob %d, want %d and %d", what, n, m, alice, bob)
 		}
-		check("nobody", 0, 0)
-		b.must("/login", "user", "alice")
-		check("signed in", 1, 0)
-		created := func() time.Time {
-			list, err := a.store.Sessions(t.Context(), "alice")
-			if err != nil || len(list) != 1 {
-				t.Fatalf("%d sessions, %v", len(list), err)
-			}
-			return list[0].CreatedAt
+	}
+	check("nobody", 0, 0)
+	b.must("/login", "user", "alice")
+	check("signed in", 1, 0)
+	created := func() time.Time {
+		list, err := a.store.Sessions(t.Context(), "alice")
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%d sessions, %v", len(list), err)
 		}
-		before := created()
-		b.must("/renew")
-		check("renewed", 1, 0)
-		if !created().Equal(before) {
-			t.Error("the renewal changed the session's age")
-		}
-		b.must("/put", "key", userKey, "value", "bob")
-		check("switched on the same token", 0, 1)
-		b.must("/login", "user", "alice")
-		check("switched with a new one", 1, 0)
-		b.must("/remove", "key", userKey)
-		check("key removed", 0, 0)
-		b.must("/put", "key", userKey, "value", "alice")
-		check("key put", 1, 0)
-		mustExec(t, a.pool, `UPDATE scs_sessions SET expiry = now()`)
-		check("expired", 0, 0)
-		b.must("/login", "user", "alice")
-		mustExec(t, a.pool, `DELETE FROM scs_sessions WHERE user_id = 'alice'`)
-		check("hot row deleted by hand", 0, 0)
-		b = a.browser(t)
-		b.must("/login", "user", "alice")
-		check("signed in again", 1, 0)
-		b.must("/logout")
-		check("signed out", 0, 0)
-	})
+		return list[0].CreatedAt
+	}
+	before := created()
+	b.must("/renew")
+	check("renewed", 1, 0)
+	if !created().Equal(before) {
+		t.Error("the renewal changed the session's age")
+	}
+	b.must("/put", "key", userKey, "value", "bob")
+	check("switched on the same token", 0, 1)
+	b.must("/login", "user", "alice")
+	check("switched with a new one", 1, 0)
+	b.must("/remove", "key", userKey)
+	check("key removed", 0, 0)
+	b.must("/put", "key", userKey, "value", "alice")
+	check("key put", 1, 0)
+	pgtest.Exec(t, a.pool, `UPDATE scs_sessions SET expiry = now()`)
+	check("expired", 0, 0)
+	b.must("/login", "user", "alice")
+	pgtest.Exec(t, a.pool, `DELETE FROM scs_sessions WHERE user_id = 'alice'`)
+	check("hot row deleted by hand", 0, 0)
+	b = a.browser(t)
+	b.must("/login", "user", "alice")
+	check("signed in again", 1, 0)
+	b.must("/logout")
+	check("signed out", 0, 0)
 }
 
 // A session keeps its age when its user signs in elsewhere while it is being renewed.
 func TestRenewalKeepsTheAgeBesideAnotherSignIn(t *testing.T) {
 	t.Parallel()
+	renewalKeepsTheAgeBesideAnotherSignIn(t, newApp)
+}
+
+func renewalKeepsTheAgeBesideAnotherSignIn(t *testing.T, newApp newAppFunc) {
 	for _, limit := range []int{0, 3} {
-		bothWays(t, func(t *testing.T, tracked bool) {
-			a := newApp(t, migrated(t), pgstore.Config{UserLimit: limit}, tracked)
-			b := a.browser(t)
-			b.must("/login", "user", "alice")
-			mustExec(t, a.pool, `UPDATE scs_user_sessions SET created_at = now() - interval '5 days'`)
-			finish := b.hold("before", "renew")
-			a.browser(t).must("/login", "user", "alice")
-			finish()
-			list, err := a.store.Sessions(t.Context(), "alice")
-			if err != nil || len(list) != 2 {
-				t.Fatalf("limit %d: %+v, %v", limit, list, err)
+		a := newApp(t, migrated(t), pgstore.Config{UserLimit: limit})
+		b := a.browser(t)
+		b.must("/login", "user", "alice")
+		pgtest.Exec(t, a.pool, `UPDATE scs_user_sessions SET created_at = now() - interval '5 days'`)
+		finish := b.hold("before", "renew")
+		a.browser(t).must("/login", "user", "alice")
+		finish()
+		list, err := a.store.Sessions(t.Context(), "alice")
+		if err != nil || len(list) != 2 {
+			t.Fatalf("limit %d: %+v, %v", limit, list, err)
+		}
+		for _, s := range list {
+			if old := time.Since(s.CreatedAt) > 24*time.Hour; old != (s.ID == pgstore.IDOf(b.token())) {
+				t.Errorf("limit %d: %s was created at %v", limit, s.ID, s.CreatedAt)
 			}
-			for _, s := range list {
-				if old := time.Since(s.CreatedAt) > 24*time.Hour; old != (s.ID == pgstore.IDOf(b.token())) {
-					t.Errorf("limit %d: %s was created at %v", limit, s.ID, s.CreatedAt)
-				}
-			}
-		})
+		}
 	}
 }
 
 func TestListingBesideReplacementsShowsExactlyOne(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1}, true)
+	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1})
 	a.browser(t).must("/login", "user", "alice")
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -142,11 +147,11 @@ func TestListingBesideReplacementsShowsExactlyOne(t *testing.T) {
 
 func TestSessionsShowsWhoAndWhere(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
 	older, newer := a.browser(t), a.browser(t)
 	older.must("/login", "user", "alice")
 	newer.must("/login", "user", "alice")
-	mustExec(t, a.pool, `UPDATE scs_sessions SET last_seen_at = now() - interval '1 hour' WHERE id = $1`, pgstore.IDOf(older.token()))
+	pgtest.Exec(t, a.pool, `UPDATE scs_sessions SET last_seen_at = now() - interval '1 hour' WHERE id = $1`, pgstore.IDOf(older.token()))
 	list, err := a.store.Sessions(t.Context(), "alice")
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%d sessions, %v", len(list), err)

@@ -1,4 +1,4 @@
-package integration_test
+package pgstore_test
 
 import (
 	"context"
@@ -6,27 +6,29 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/scspg/scspg/migrations"
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
 // named marks the connections of a pool, so that they can be found and ended.
-func named(name string) poolOption { return param("application_name", name) }
+func named(name string) pgtest.Option { return pgtest.Param("application_name", name) }
 
-func killConnections(t testing.TB, name string) {
+func killConnections(t testing.TB, admin *pgxpool.Pool, name string) {
 	t.Helper()
-	mustExec(t, adminPool(t), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, name)
+	pgtest.Exec(t, admin, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, name)
 }
 
 func TestDroppedConnectionsAreSurvived(t *testing.T) {
 	t.Parallel()
-	name := newSchema(t)
-	a := newApp(t, migrated(t, named(name)), pgstore.Config{UserLimit: 2}, true)
+	admin, name := pgtest.PoolIn(t, ""), pgtest.Schema(t)
+	a := newApp(t, migrated(t, named(name)), pgstore.Config{UserLimit: 2})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
 	for _, step := range []func(){
@@ -46,7 +48,7 @@ func TestDroppedConnectionsAreSurvived(t *testing.T) {
 		},
 		func() { b.must("/logout") },
 	} {
-		killConnections(t, name)
+		killConnections(t, admin, name)
 		step()
 	}
 	if a.store.Stat().Retries() == 0 {
@@ -54,31 +56,30 @@ func TestDroppedConnectionsAreSurvived(t *testing.T) {
 	}
 }
 
-func TestServerCrashIsSurvived(t *testing.T) {
+// A restart breaks every connection of a pool, and there are more than attempts.
+func TestFindSurvivesTheLossOfAllConnections(t *testing.T) {
 	t.Parallel()
-	srv := ownServer(t)
-	pool := newPoolOn(t, srv.DSN, "")
-	if err := migrations.Up(t.Context(), pool); err != nil {
+	admin, name := pgtest.PoolIn(t, ""), pgtest.Schema(t)
+	pool := migrated(t, named(name), pgtest.MaxConns(8))
+	store := newStore(t, pool, pgstore.Config{})
+	if err := store.Commit("token", []byte("x"), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	a := newApp(t, pool, pgstore.Config{}, true)
-	b := a.browser(t)
-	b.must("/login", "user", "alice")
-	if err := srv.Kill(t.Context()); err != nil {
-		t.Fatal(err)
+	var wg sync.WaitGroup
+	for range 8 { // each on a connection of its own; pgx asks those that have idled for a second itself
+		wg.Go(func() {
+			if _, err := pool.Exec(t.Context(), `SELECT pg_sleep(0.2)`); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+				t.Error(err)
+			}
+		})
 	}
-	status, body := b.get("/me")
-	if status != http.StatusInternalServerError || !strings.Contains(body, "pgstore: find session: ") {
-		t.Errorf("while it is down: %d %s", status, body)
-	}
-	if strings.Contains(body, b.token()) || strings.Contains(body, pool.Config().ConnConfig.Password) {
-		t.Error("the error holds a secret")
-	}
-	if err := srv.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if user := b.user(); user != "alice" {
-		t.Errorf("after the restart the user is %q", user)
+	wg.Wait()
+	killConnections(t, admin, name)
+	pgtest.Eventually(t, "they are gone", func() bool {
+		return pgtest.Query[int](t, admin, `SELECT count(*) FROM pg_stat_activity WHERE application_name = $1`, name) == 0
+	})
+	if _, found, err := store.Find("token"); !found || err != nil {
+		t.Errorf("%t, %v", found, err)
 	}
 }
 
@@ -106,20 +107,20 @@ func TestTimeoutNamesTheOperation(t *testing.T) {
 
 func TestErrorsSayWhatToDo(t *testing.T) {
 	t.Parallel()
-	schema := newSchema(t)
-	migrate(t, newPool(t, schema))
+	admin, schema := pgtest.PoolIn(t, ""), pgtest.Schema(t)
+	migrate(t, pgtest.PoolIn(t, schema))
 	role := strings.ReplaceAll(schema, "t_", "r_")
-	mustExec(t, adminPool(t), `CREATE ROLE `+role+` LOGIN PASSWORD 'verysecret'`)
-	mustExec(t, adminPool(t), `GRANT USAGE ON SCHEMA `+schema+` TO `+role)
+	pgtest.Exec(t, admin, `CREATE ROLE `+role+` LOGIN PASSWORD 'verysecret'`)
+	pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA `+schema+` TO `+role)
 	t.Cleanup(func() {
-		mustExec(t, adminPool(t), `DROP OWNED BY `+role)
-		mustExec(t, adminPool(t), `DROP ROLE `+role)
+		pgtest.Exec(t, admin, `DROP OWNED BY `+role)
+		pgtest.Exec(t, admin, `DROP ROLE `+role)
 	})
 	for want, pool := range map[string]*pgxpool.Pool{
-		"run migrations.Up": newPool(t, newSchema(t)),
-		"lacks a privilege": newPool(t, schema, func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = role, "verysecret" }),
-		"read-only":         newPool(t, schema, param("default_transaction_read_only", "on")),
-		"failed to connect": newPoolOn(t, "postgres://u:verysecret@127.0.0.1:1/db", ""),
+		"run migrations.Up": pgtest.PoolIn(t, pgtest.Schema(t)),
+		"lacks a privilege": pgtest.PoolIn(t, schema, func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = role, "verysecret" }),
+		"read-only":         pgtest.PoolIn(t, schema, pgtest.Param("default_transaction_read_only", "on")),
+		"failed to connect": pgtest.PoolOn(t, "postgres://u:verysecret@127.0.0.1:1/db", ""),
 	} {
 		store := newStore(t, pool, pgstore.Config{})
 		err := store.Commit("verysecrettoken", []byte("x"), time.Now().Add(time.Hour))
@@ -131,38 +132,45 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestWrongUserIDsAreRefusedWhole(t *testing.T) {
+// Errors name the limit that was met, and whose they are.
+func TestErrorsSayWhoseTheyAre(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
-	a.mux.HandleFunc("/login-as", func(w http.ResponseWriter, r *http.Request) {
-		ids := map[string]any{"struct": struct{ ID int }{1}, "float": 1.5, "nul": "a\x00b", "latin-1": "\xe9", "long": strings.Repeat("x", 256), "empty": ""}
-		if err := a.store.SignIn(r.Context(), a.sm, ids[r.FormValue("id")]); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+	pool := migrated(t)
+	store := newStore(t, pool, pgstore.Config{UserLimitFunc: func(ctx context.Context, user string) (int, error) {
+		if user == "slow" {
+			ctx, cancel := context.WithTimeout(ctx, time.Nanosecond)
+			defer cancel()
+			<-ctx.Done()
+			return 0, ctx.Err()
 		}
-	})
-	b := a.browser(t)
-	b.must("/login", "user", "alice")
-	token := b.token()
-	for id, want := range map[string]string{"struct": "struct { ID int }", "float": "float64", "nul": "NUL", "latin-1": "UTF-8", "long": "256 bytes", "empty": "empty"} {
-		status, body := b.get("/login-as", "id", id)
-		if status != http.StatusBadRequest || !strings.Contains(body, want) {
-			t.Errorf("%s: %d %s", id, status, body)
+		var n int
+		return n, pool.QueryRow(ctx, `SELECT sessions FROM plans_of_the_app WHERE "user" = $1`, user).Scan(&n)
+	}})
+	passed, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	_, overview := store.Overview(passed)
+	_, all := store.AllCtx(passed)
+	var each error
+	for _, err := range store.Each(passed) {
+		each = err
+	}
+	data := func(user string) []byte {
+		b, err := pgstore.Codec{UserKey: userKey}.Encode(time.Now().Add(time.Hour), map[string]any{userKey: user})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err := a.store.Sessions(t.Context(), map[string]string{"nul": "a\x00b", "latin-1": "\xe9", "long": strings.Repeat("x", 256)}[id]); err == nil {
-			t.Errorf("%s: no error from Sessions", id)
+		return b
+	}
+	slow := store.Commit("token", data("slow"), time.Now().Add(time.Hour))
+	for name, err := range map[string]error{"Overview": overview, "AllCtx": all, "Each": each, "UserLimitFunc": slow} {
+		if !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "Config.Timeout") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if b.token() != token || b.user() != "alice" {
-		t.Error("a refused id has cost the session")
-	}
-}
-
-func TestUnencodableValueIsNamed(t *testing.T) {
-	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
-	a.mux.HandleFunc("/unencodable", func(_ http.ResponseWriter, r *http.Request) { a.sm.Put(r.Context(), "callback", func() {}) })
-	if status, body := a.browser(t).get("/unencodable"); status != http.StatusInternalServerError || !strings.Contains(body, `"callback"`) {
-		t.Errorf("%d %s", status, body)
+	err := store.Commit("token", data("alice"), time.Now().Add(time.Hour))
+	if err == nil || !strings.Contains(err.Error(), "Config.UserLimitFunc: ") || !strings.Contains(err.Error(), "plans_of_the_app") ||
+		strings.Contains(err.Error(), "migrations.Up") {
+		t.Error(err)
 	}
 }
 
@@ -170,8 +178,8 @@ func TestUnencodableValueIsNamed(t *testing.T) {
 // gives its connection back in good order.
 func TestVanishedClientLosesNothing(t *testing.T) {
 	t.Parallel()
-	bothWays(t, func(t *testing.T, tracked bool) {
-		a := newApp(t, migrated(t), pgstore.Config{}, tracked)
+	bothWays(t, func(t *testing.T, newApp newAppFunc) {
+		a := newApp(t, migrated(t), pgstore.Config{})
 		gone := make(chan struct{})
 		a.mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) {
 			a.arrived <- struct{}{}
@@ -201,12 +209,12 @@ func TestVanishedClientLosesNothing(t *testing.T) {
 			}
 			<-gone
 			if do == "put" {
-				eventually(t, "the write is there", func() bool { return strings.Contains(b.must("/me"), "late") })
+				pgtest.Eventually(t, "the write is there", func() bool { return strings.Contains(b.must("/me"), "late") })
 			} else {
-				eventually(t, "the session is over", func() bool { return live(t, a.pool, "alice") == 0 })
+				pgtest.Eventually(t, "the session is over", func() bool { return live(t, a.pool, "alice") == 0 })
 			}
 		}
-		eventually(t, "all connections are back", func() bool { return a.pool.Stat().AcquiredConns() == 0 })
+		pgtest.Eventually(t, "all connections are back", func() bool { return a.pool.Stat().AcquiredConns() == 0 })
 		if st := a.pool.Stat(); st.CanceledAcquireCount() != 0 || st.NewConnsCount() != int64(st.TotalConns()) {
 			t.Errorf("%d connections were made, %d are left, %d acquires were cancelled", st.NewConnsCount(), st.TotalConns(), st.CanceledAcquireCount())
 		}
@@ -219,8 +227,8 @@ func TestDefaultIsolationDoesNotMatter(t *testing.T) {
 	for _, level := range []string{"repeatable read", "serializable"} {
 		t.Run(level, func(t *testing.T) {
 			t.Parallel()
-			pool := migrated(t, param("default_transaction_isolation", level))
-			a := newApp(t, pool, pgstore.Config{UserLimit: 2, Timeout: time.Minute}, true)
+			pool := migrated(t, pgtest.Param("default_transaction_isolation", level))
+			a := newApp(t, pool, pgstore.Config{UserLimit: 2, Timeout: time.Minute})
 			done := make(chan struct{})
 			for range 8 {
 				go func() {

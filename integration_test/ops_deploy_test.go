@@ -12,6 +12,8 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/scspg/scspg/internal/pgtest"
 )
 
 // deployFile reads a file of cmd/sweeper/deploy.
@@ -47,12 +49,12 @@ func sweepsOnce(t *testing.T, flags []string) {
 	}
 }
 
-// needs skips a test where a program is not there.
+// needs is the path of a program that a test cannot do without.
 func needs(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
-		t.Skip(err)
+		skip(t, err)
 	}
 	return path
 }
@@ -174,11 +176,11 @@ func TestPgCron(t *testing.T) {
 	insertSessions(t, pool, 100, 100, "-25 hours -1 minute", "signed_out")
 	insertSessions(t, pool, 200, 100, "-23 hours", "")
 	insertSessions(t, pool, 300, 100, "1 hour", "")
-	mustExec(t, pool, find(t, deployFile(t, "pg_cron.sql"), `(?s)\$job\$(.+)\$job\$`))
+	pgtest.Exec(t, pool, find(t, deployFile(t, "pg_cron.sql"), `(?s)\$job\$(.+)\$job\$`))
 	if sessions, userRows := left(t, pool); sessions != 200 || userRows != 150 {
 		t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
 	}
-	if n := query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE expiry < now() - interval '24 hours'`); n != 0 {
+	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE expiry < now() - interval '24 hours'`); n != 0 {
 		t.Errorf("%d past the grace are left", n)
 	}
 }
@@ -189,7 +191,7 @@ func TestRolesInPsql(t *testing.T) {
 	psql := needs(t, "psql")
 	schema := schemaOf(t, migrated(t))
 	for _, args := range [][]string{{"-v", "schema=" + schema}, nil} {
-		cmd := exec.CommandContext(t.Context(), psql, append([]string{server.DSN, "-X", "-q", "-v", "app=nobody_1", "-v", "sweeper=nobody_2",
+		cmd := exec.CommandContext(t.Context(), psql, append([]string{pgtest.DSN(t), "-X", "-q", "-v", "app=nobody_1", "-v", "sweeper=nobody_2",
 			"-f", "../cmd/sweeper/deploy/roles.sql"}, args...)...)
 		stdout, stderr, status := output(t, cmd)
 		// It stops at the first role that does not exist, having read all that psql itself reads.
@@ -198,7 +200,7 @@ func TestRolesInPsql(t *testing.T) {
 		}
 	}
 	for set, want := range map[string]string{"sweeper=nobody": "which role is the app's?", "app=nobody": "which role is the sweeper's?"} {
-		cmd := exec.CommandContext(t.Context(), psql, server.DSN, "-X", "-q", "-v", set, "-f", "../cmd/sweeper/deploy/roles.sql")
+		cmd := exec.CommandContext(t.Context(), psql, pgtest.DSN(t), "-X", "-q", "-v", set, "-f", "../cmd/sweeper/deploy/roles.sql")
 		stdout, stderr, status := output(t, cmd)
 		if status == 0 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "-v app=NAME -v sweeper=NAME") || strings.Contains(stderr, "syntax") {
 			t.Errorf("%q: status %d, %s%s", set, status, stdout, stderr)

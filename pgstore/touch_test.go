@@ -1,11 +1,13 @@
-package integration_test
+package pgstore_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
@@ -29,12 +31,12 @@ func rowOf(t testing.TB, pool *pgxpool.Pool, token string) (s state) {
 // age makes the session older, as if time had passed.
 func age(t testing.TB, pool *pgxpool.Pool, by string) {
 	t.Helper()
-	mustExec(t, pool, `UPDATE scs_sessions SET expiry = expiry - $1::text::interval, last_seen_at = last_seen_at - $1::text::interval`, by)
+	pgtest.Exec(t, pool, `UPDATE scs_sessions SET expiry = expiry - $1::text::interval, last_seen_at = last_seen_at - $1::text::interval`, by)
 }
 
 func TestUnchangedRequestWritesNothing(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
 	before, counted := rowOf(t, a.pool, b.token()), a.store.Stat()
@@ -66,7 +68,7 @@ func TestTouchWhenDue(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			a := newApp(t, migrated(t), pgstore.Config{TouchAfter: tt.after}, true)
+			a := newApp(t, migrated(t), pgstore.Config{TouchAfter: tt.after})
 			b := a.browser(t)
 			b.must("/login", "user", "alice")
 			age(t, a.pool, tt.by)
@@ -88,10 +90,10 @@ func TestTouchWhenDue(t *testing.T) {
 
 func TestTouchNeverMovesExpiryBack(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
-	mustExec(t, a.pool, `UPDATE scs_sessions SET expiry = now() + interval '2 hours', last_seen_at = now() - interval '2 minutes'`)
+	pgtest.Exec(t, a.pool, `UPDATE scs_sessions SET expiry = now() + interval '2 hours', last_seen_at = now() - interval '2 minutes'`)
 	before := rowOf(t, a.pool, b.token())
 	b.must("/me")
 	if after := rowOf(t, a.pool, b.token()); !after.Expiry.Equal(before.Expiry) || !after.Seen.After(before.Seen) {
@@ -99,9 +101,30 @@ func TestTouchNeverMovesExpiryBack(t *testing.T) {
 	}
 }
 
-func TestNoTouch(t *testing.T) {
+// A poll that writes does not keep its session alive, and does not keep another request
+// from it.
+func TestTouchIsNotKeptOffByAPollThatWrites(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	age(t, a.pool, "20 minutes")
+	other := a.browser(t)
+	other.setToken(b.token())
+	finish := b.hold()
+	other.must("/poll", "put", "1")
+	finish()
+	if left := pgtest.Query[float64](t, a.pool, `SELECT extract(epoch FROM expiry - now())::float8 / 60 FROM scs_sessions`); left < 29 {
+		t.Errorf("%.1f of 30 minutes are left", left)
+	}
+	if me := b.must("/me"); !strings.Contains(me, "polled") {
+		t.Error(me)
+	}
+}
+
+func TestNoTouchLeavesExpiryAndLastSeen(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
 	age(t, a.pool, "20 minutes")
@@ -120,15 +143,15 @@ func TestNoTouch(t *testing.T) {
 // Without an idle timeout scs commits nothing; the session is still seen.
 func TestSessionWithoutIdleTimeoutIsSeen(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, migrated(t), pgstore.Config{}, true)
+	a := newApp(t, migrated(t), pgstore.Config{})
 	a.sm.IdleTimeout = 0
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
-	mustExec(t, a.pool, `UPDATE scs_sessions SET last_seen_at = now() - interval '61 seconds'`)
+	pgtest.Exec(t, a.pool, `UPDATE scs_sessions SET last_seen_at = now() - interval '61 seconds'`)
 	before := rowOf(t, a.pool, b.token())
 	b.must("/me")
 	// The handler has answered before the touch is written.
-	eventually(t, "the session is seen", func() bool { return rowOf(t, a.pool, b.token()).Seen.After(before.Seen) })
+	pgtest.Eventually(t, "the session is seen", func() bool { return rowOf(t, a.pool, b.token()).Seen.After(before.Seen) })
 	if after := rowOf(t, a.pool, b.token()); !after.Expiry.Equal(before.Expiry) {
 		t.Error("its expiry was moved")
 	}
@@ -141,19 +164,19 @@ func TestClockSkewDoesNotMoveIdleTimeouts(t *testing.T) {
 	for _, skew := range []string{"5 minutes", "-5 minutes"} {
 		t.Run(skew, func(t *testing.T) {
 			t.Parallel()
-			tables, clock := newSchema(t), newSchema(t)
-			migrate(t, newPool(t, tables))
+			tables, clock := pgtest.Schema(t), pgtest.Schema(t)
+			migrate(t, pgtest.PoolIn(t, tables))
 			// now() as the store writes it finds these first.
-			admin := adminPool(t)
+			admin := pgtest.PoolIn(t, "")
 			for _, f := range []string{"now", "clock_timestamp"} {
-				mustExec(t, admin, `CREATE FUNCTION `+clock+`.`+f+`() RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT pg_catalog.`+f+`() + interval '`+skew+`' $$`)
+				pgtest.Exec(t, admin, `CREATE FUNCTION `+clock+`.`+f+`() RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT pg_catalog.`+f+`() + interval '`+skew+`' $$`)
 			}
-			pool := newPool(t, "", param("search_path", clock+", "+tables+", pg_catalog"))
-			a := newApp(t, pool, pgstore.Config{}, true)
+			pool := pgtest.PoolIn(t, "", pgtest.Param("search_path", clock+", "+tables+", pg_catalog"))
+			a := newApp(t, pool, pgstore.Config{})
 			b := a.browser(t)
 			check := func(what string) {
 				t.Helper()
-				left := query[float64](t, pool, `SELECT extract(epoch FROM expiry - now())::float8 FROM scs_sessions WHERE id = $1`, pgstore.IDOf(b.token()))
+				left := pgtest.Query[float64](t, pool, `SELECT extract(epoch FROM expiry - now())::float8 FROM scs_sessions WHERE id = $1`, pgstore.IDOf(b.token()))
 				if left < 1700 || left > 1800 {
 					t.Errorf("%s: %.0f s left of 30 minutes", what, left)
 				}

@@ -1,4 +1,4 @@
-package integration_test
+package pgstore_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"github.com/alexedwards/scs/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
@@ -31,7 +32,7 @@ func TestSchedulesMatchTheModel(t *testing.T) {
 	for w := range uint64(workers) {
 		t.Run(fmt.Sprint(w), func(t *testing.T) {
 			t.Parallel()
-			pool := migrated(t, maxConns(4))
+			pool := migrated(t, pgtest.MaxConns(4))
 			for n := w; n < uint64(*schedules); n += workers {
 				seed := *scheduleSeed + n
 				steps := randomSteps(seed)
@@ -196,7 +197,7 @@ type model struct {
 
 func play(t *testing.T, pool *pgxpool.Pool, steps []step) error {
 	for _, table := range []string{"scs_sessions", "scs_user_sessions", "scs_users"} {
-		mustExec(t, pool, `DELETE FROM `+table) // few rows: quicker than TRUNCATE
+		pgtest.Exec(t, pool, `DELETE FROM `+table) // few rows: quicker than TRUNCATE
 	}
 	store := newStore(t, pool, pgstore.Config{})
 	m := &model{store: store, sm: newManager(store), pool: pool}

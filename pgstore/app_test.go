@@ -1,6 +1,7 @@
-package integration_test
+package pgstore_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"github.com/alexedwards/scs/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
@@ -25,6 +27,8 @@ type app struct {
 	sm    *scs.SessionManager
 	pool  *pgxpool.Pool
 	mux   *http.ServeMux
+
+	tracked bool
 
 	// held requests announce themselves, and go on when they are told to.
 	arrived, proceed chan struct{}
@@ -56,20 +60,38 @@ func newManager(store scs.Store) *scs.SessionManager {
 	return sm
 }
 
-// newApp serves the routes below, with or without Track.
-func newApp(t testing.TB, pool *pgxpool.Pool, cfg pgstore.Config, tracked bool) *app {
+// newAppFunc is newApp or newPlainApp.
+type newAppFunc func(t testing.TB, pool *pgxpool.Pool, cfg pgstore.Config) *app
+
+// newApp serves the routes below under Track.
+func newApp(t testing.TB, pool *pgxpool.Pool, cfg pgstore.Config) *app {
+	t.Helper()
+	a := makeApp(t, pool, cfg)
+	a.tracked = true
+	a.serve(t, a.store.Track(a.sm.LoadAndSave(a.mux)))
+	return a
+}
+
+// newPlainApp serves the routes below without Track.
+func newPlainApp(t testing.TB, pool *pgxpool.Pool, cfg pgstore.Config) *app {
+	t.Helper()
+	a := makeApp(t, pool, cfg)
+	a.serve(t, a.sm.LoadAndSave(a.mux))
+	return a
+}
+
+func makeApp(t testing.TB, pool *pgxpool.Pool, cfg pgstore.Config) *app {
 	t.Helper()
 	a := &app{pool: pool, store: newStore(t, pool, cfg), mux: http.NewServeMux(),
 		arrived: make(chan struct{}), proceed: make(chan struct{})}
 	a.sm = newManager(a.store)
 	a.routes()
-	h := a.sm.LoadAndSave(a.mux)
-	if tracked {
-		h = a.store.Track(h)
-	}
+	return a
+}
+
+func (a *app) serve(t testing.TB, h http.Handler) {
 	a.Server = httptest.NewServer(h)
 	t.Cleanup(a.Close)
-	return a
 }
 
 func (a *app) routes() {
@@ -223,6 +245,13 @@ func (b *browser) setToken(token string) {
 	b.Jar.SetCookies(u, []*http.Cookie{{Name: b.app.sm.Cookie.Name, Value: token, Path: "/"}})
 }
 
+// keys is what the session holds, as a fresh request sees it.
+func (b *browser) keys() string {
+	b.t.Helper()
+	_, keys, _ := strings.Cut(b.must("/me"), "keys=")
+	return keys
+}
+
 // hold starts a request and returns once it waits inside its handler. finish lets
 // it go on, and returns its answer.
 func (b *browser) hold(form ...string) (finish func() (int, string)) {
@@ -245,11 +274,11 @@ func (b *browser) hold(form ...string) (finish func() (int, string)) {
 }
 
 // bothWays runs a test on the plain store and under Track.
-func bothWays(t *testing.T, f func(t *testing.T, tracked bool)) {
-	for _, tracked := range []bool{false, true} {
-		t.Run(map[bool]string{false: "plain", true: "tracked"}[tracked], func(t *testing.T) {
+func bothWays(t *testing.T, f func(t *testing.T, newApp newAppFunc)) {
+	for name, newApp := range map[string]newAppFunc{"plain": newPlainApp, "tracked": newApp} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f(t, tracked)
+			f(t, newApp)
 		})
 	}
 }
@@ -257,5 +286,11 @@ func bothWays(t *testing.T, f func(t *testing.T, tracked bool)) {
 // live counts the user's live sessions by the truth alone.
 func live(t testing.TB, pool *pgxpool.Pool, user string) int {
 	t.Helper()
-	return query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE user_id = $1 AND end_reason IS NULL AND expiry > now()`, user)
+	return pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE user_id = $1 AND end_reason IS NULL AND expiry > now()`, user)
+}
+
+// under calls f in a request under Track.
+func under(store *pgstore.Store, f func(context.Context)) {
+	store.Track(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f(r.Context()) })).
+		ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 }

@@ -1,4 +1,4 @@
-package integration_test
+package pgstore_test
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scspg/scspg/internal/pgtest"
+	"github.com/scspg/scspg/migrations"
 	"github.com/scspg/scspg/pgstore"
 )
 
@@ -65,17 +67,17 @@ func (r *recorder) take() int {
 	return n
 }
 
-func traced(r *recorder) poolOption {
+func traced(r *recorder) pgtest.Option {
 	return func(c *pgxpool.Config) { c.ConnConfig.Tracer = r }
 }
 
-func TestRoundTrips(t *testing.T) {
+func TestOperationsTakeFewRoundTrips(t *testing.T) {
 	t.Parallel()
 	rec := &recorder{}
-	schema := newSchema(t)
-	migrate(t, newPool(t, schema))
-	pool := newPool(t, schema, traced(rec))
-	a := newApp(t, pool, pgstore.Config{UserLimit: 2}, true)
+	schema := pgtest.Schema(t)
+	migrate(t, pgtest.PoolIn(t, schema))
+	pool := pgtest.PoolIn(t, schema, traced(rec))
+	a := newApp(t, pool, pgstore.Config{UserLimit: 2})
 	b := a.browser(t)
 	check := func(what string, want int, f func()) {
 		t.Helper()
@@ -107,24 +109,24 @@ const (
 
 // Every statement that the store sends uses an index, at a million sessions, with
 // the plan for its arguments and with the one for any.
-func TestPlansAtAMillionSessions(t *testing.T) {
+func TestPlansUseIndexesAtAMillionSessions(t *testing.T) {
 	t.Parallel()
 	rec := &recorder{}
-	schema := newSchema(t)
-	setup := newPool(t, schema, maxConns(2))
+	schema := pgtest.Schema(t)
+	setup := pgtest.PoolIn(t, schema, pgtest.MaxConns(2))
 	migrate(t, setup)
-	mustExec(t, setup, `INSERT INTO scs_sessions (id, user_id, data, expiry)
+	pgtest.Exec(t, setup, `INSERT INTO scs_sessions (id, user_id, data, expiry)
 		SELECT md5(n::text)::uuid, 'user' || n / $2::int, '\x0001000000', now() + (n % 86400) * interval '1 second' - interval '1 hour'
 		FROM generate_series(1, $1::int) n`, manySessions, perUser)
-	mustExec(t, setup, `INSERT INTO scs_user_sessions (user_id, id) SELECT user_id, id FROM scs_sessions`)
-	mustExec(t, setup, `INSERT INTO scs_users SELECT DISTINCT user_id FROM scs_sessions`)
-	mustExec(t, setup, `VACUUM ANALYZE scs_sessions`)
-	mustExec(t, setup, `VACUUM ANALYZE scs_user_sessions`)
-	mustExec(t, setup, `VACUUM ANALYZE scs_users`)
+	pgtest.Exec(t, setup, `INSERT INTO scs_user_sessions (user_id, id) SELECT user_id, id FROM scs_sessions`)
+	pgtest.Exec(t, setup, `INSERT INTO scs_users SELECT DISTINCT user_id FROM scs_sessions`)
+	pgtest.Exec(t, setup, `VACUUM ANALYZE scs_sessions`)
+	pgtest.Exec(t, setup, `VACUUM ANALYZE scs_user_sessions`)
+	pgtest.Exec(t, setup, `VACUUM ANALYZE scs_users`)
 
-	pool := newPool(t, schema, traced(rec), maxConns(2))
+	pool := pgtest.PoolIn(t, schema, traced(rec), pgtest.MaxConns(2))
 	for _, limit := range []int{0, 3} {
-		a := newApp(t, pool, pgstore.Config{UserLimit: limit, TouchAfter: time.Nanosecond}, true)
+		a := newApp(t, pool, pgstore.Config{UserLimit: limit, TouchAfter: time.Nanosecond})
 		b := a.browser(t)
 		b.must("/put", "key", "k", "value", "v")
 		b.must("/login", "user", "user300000")
@@ -218,14 +220,18 @@ func checkPlan(t *testing.T, pool *pgxpool.Pool, mode, sql string, args []any) {
 	}
 }
 
-// Not parallel: a write transaction of another test, in whatever table, keeps dead
-// rows from being pruned as long as it runs, and pages fill up.
 func TestTouchesAreHOT(t *testing.T) {
-	pool := migrated(t)
+	t.Parallel()
+	// On a server of its own: any write transaction keeps dead rows from being pruned as
+	// long as it runs, and pages fill up.
+	pool := pgtest.PoolOn(t, pgtest.OwnServer(t).DSN, "")
+	if err := migrations.Up(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
 	store := newStore(t, pool, pgstore.Config{})
 	const sessions, rounds = 100, 20
 	// Within one hour of sweep_at, as most updates of a rolling session are.
-	start := query[time.Time](t, pool, `SELECT date_bin('1 hour', now(), '2000-01-01Z') + interval '2 hours 5 minutes'`)
+	start := pgtest.Query[time.Time](t, pool, `SELECT date_bin('1 hour', now(), '2000-01-01Z') + interval '2 hours 5 minutes'`)
 	for round := range rounds + 1 { // the first inserts
 		for i := range sessions {
 			if err := store.Commit(fmt.Sprint(i), make([]byte, 200), start.Add(time.Duration(round)*time.Minute)); err != nil {
@@ -234,8 +240,8 @@ func TestTouchesAreHOT(t *testing.T) {
 		}
 	}
 	var updates, hot int
-	eventually(t, "the statistics are in", func() bool {
-		mustExec(t, pool, `SELECT pg_stat_clear_snapshot()`)
+	pgtest.Eventually(t, "the statistics are in", func() bool {
+		pgtest.Exec(t, pool, `SELECT pg_stat_clear_snapshot()`)
 		if err := pool.QueryRow(t.Context(), `SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'scs_sessions'::regclass`).Scan(&updates, &hot); err != nil {
 			t.Fatal(err)
 		}
@@ -243,34 +249,5 @@ func TestTouchesAreHOT(t *testing.T) {
 	})
 	if want := updates * 9 / 10; hot < want {
 		t.Errorf("%d of %d updates were HOT, want at least %d", hot, updates, want)
-	}
-}
-
-func TestEachAndAllPageThrough(t *testing.T) {
-	t.Parallel()
-	pool := migrated(t)
-	mustExec(t, pool, `INSERT INTO scs_sessions (id, data, expiry) SELECT md5(n::text)::uuid, 'x', now() + interval '1 hour' FROM generate_series(1, 2500) n`)
-	mustExec(t, pool, `UPDATE scs_sessions SET end_reason = 'revoked' WHERE id IN (SELECT id FROM scs_sessions LIMIT 100)`)
-	store := newStore(t, pool, pgstore.Config{})
-	seen := make(map[string]bool)
-	for s, err := range store.Each(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if pool.Stat().AcquiredConns() != 0 {
-			t.Fatal("a connection is held while the loop body runs")
-		}
-		seen[s.ID] = true
-	}
-	all, err := store.All()
-	if err != nil || len(all) != 2400 || len(seen) != 2400 {
-		t.Errorf("%d in all, %d seen, %v", len(all), len(seen), err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, err := range store.Each(ctx) {
-		if err == nil {
-			t.Error("it went on after its context")
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package integration_test
+package pgstore_test
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
@@ -25,7 +26,7 @@ func (l *losing) next(text string) { l.text.Store(&text) }
 // lost reports whether the answer has been lost.
 func (l *losing) lost() bool { return l.text.Load() == nil }
 
-func (l *losing) option() poolOption {
+func (l *losing) option() pgtest.Option {
 	return func(c *pgxpool.Config) {
 		c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // the text is sent each time
 		dial := c.ConnConfig.DialFunc
@@ -59,7 +60,7 @@ func (c *losingConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func TestLostAnswers(t *testing.T) {
+func TestLostAnswersUndoNothingAndRepeatNothing(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		text string // of the statement whose answer is lost
@@ -91,11 +92,11 @@ func TestLostAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			bothWays(t, func(t *testing.T, tracked bool) {
+			bothWays(t, func(t *testing.T, newApp newAppFunc) {
 				var l losing
-				schema := newSchema(t)
-				migrate(t, newPool(t, schema))
-				a := newApp(t, newPool(t, schema, l.option()), pgstore.Config{UserLimit: 1}, tracked)
+				schema := pgtest.Schema(t)
+				migrate(t, pgtest.PoolIn(t, schema))
+				a := newApp(t, pgtest.PoolIn(t, schema, l.option()), pgstore.Config{UserLimit: 1})
 				a.mux.HandleFunc("/become", func(w http.ResponseWriter, r *http.Request) {
 					for _, key := range []string{userKey, "second"} {
 						a.sm.Put(r.Context(), key, map[string]string{userKey: "dave", "second": "x"}[key])
@@ -113,7 +114,7 @@ func TestLostAnswers(t *testing.T) {
 					t.Fatal("no such statement was sent")
 				}
 				want := tt.want
-				if !tracked {
+				if !a.tracked {
 					_, keys, _ := strings.Cut(want, "keys=")
 					user, _, _ := strings.Cut(want, " ")
 					want = user + " state=none reason= keys=" + keys

@@ -1,4 +1,4 @@
-package integration_test
+package pgstore_test
 
 import (
 	"io"
@@ -46,8 +46,12 @@ func (a *app) http2(t *testing.T) (get func(path, token string) (status int, bod
 }
 
 // Two requests with one session, on one connection at the same time.
-func TestTwoRequestsOfOneHTTP2Connection(t *testing.T) {
+func TestRequestsOfOneHTTP2ConnectionAreToldApart(t *testing.T) {
 	t.Parallel()
+	requestsOfOneHTTP2ConnectionAreToldApart(t, newApp)
+}
+
+func requestsOfOneHTTP2ConnectionAreToldApart(t *testing.T, newApp newAppFunc) {
 	type steps struct{ started, act, acted, end chan struct{} }
 	tests := map[string]struct {
 		want int // live sessions
@@ -89,88 +93,90 @@ func TestTwoRequestsOfOneHTTP2Connection(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			bothWays(t, func(t *testing.T, tracked bool) {
-				a := newApp(t, migrated(t), pgstore.Config{}, tracked)
-				reqs, ended := map[string]steps{}, map[string]chan struct{}{}
-				for _, n := range []string{"x", "y"} {
-					reqs[n] = steps{make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})}
-					ended[n] = make(chan struct{})
+			t.Parallel()
+			a := newApp(t, migrated(t), pgstore.Config{})
+			reqs, ended := map[string]steps{}, map[string]chan struct{}{}
+			for _, n := range []string{"x", "y"} {
+				reqs[n] = steps{make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})}
+				ended[n] = make(chan struct{})
+			}
+			a.mux.HandleFunc("/steps", func(_ http.ResponseWriter, r *http.Request) {
+				name, revokes := strings.CutPrefix(r.FormValue("name"), "revoke-")
+				s := reqs[name]
+				close(s.started)
+				select {
+				case <-s.end:
+					return
+				case <-s.act:
 				}
-				a.mux.HandleFunc("/steps", func(_ http.ResponseWriter, r *http.Request) {
-					name, revokes := strings.CutPrefix(r.FormValue("name"), "revoke-")
-					s := reqs[name]
-					close(s.started)
-					select {
-					case <-s.end:
-						return
-					case <-s.act:
-					}
-					var err error
-					if revokes {
-						_, err = a.store.RevokeAll(r.Context(), "alice")
-					} else {
-						err = a.sm.RenewToken(r.Context())
-					}
-					if err != nil {
-						t.Error(err)
-					}
-					close(s.acted)
-					<-s.end
-				})
-				get := a.http2(t)
-				_, _, token := get("/login?user=alice", "")
-				var wg sync.WaitGroup
-				start := func(name string) {
-					short := strings.TrimPrefix(name, "revoke-")
-					wg.Go(func() {
-						get("/steps?name="+name, token)
-						close(ended[short])
-					})
-					<-reqs[short].started
+				var err error
+				if revokes {
+					_, err = a.store.RevokeAll(r.Context(), "alice")
+				} else {
+					err = a.sm.RenewToken(r.Context())
 				}
-				test.run(t, a, start, reqs["x"], reqs["y"], func(name string) { <-ended[name] })
-				wg.Wait()
-				if n := live(t, a.pool, "alice"); n != test.want {
-					t.Errorf("%d live sessions, want %d", n, test.want)
+				if err != nil {
+					t.Error(err)
 				}
+				close(s.acted)
+				<-s.end
 			})
+			get := a.http2(t)
+			_, _, token := get("/login?user=alice", "")
+			var wg sync.WaitGroup
+			start := func(name string) {
+				short := strings.TrimPrefix(name, "revoke-")
+				wg.Go(func() {
+					get("/steps?name="+name, token)
+					close(ended[short])
+				})
+				<-reqs[short].started
+			}
+			test.run(t, a, start, reqs["x"], reqs["y"], func(name string) { <-ended[name] })
+			wg.Wait()
+			if n := live(t, a.pool, "alice"); n != test.want {
+				t.Errorf("%d live sessions, want %d", n, test.want)
+			}
 		})
 	}
 }
 
 // Whoever revokes on the connection of another client's request is not taken for it.
-func TestRevocationByAnotherClientOfOneConnection(t *testing.T) {
+func TestRevokeStopsARenewalOnTheSameHTTP2Connection(t *testing.T) {
 	t.Parallel()
+	revokeStopsARenewalOnTheSameHTTP2Connection(t, newApp)
+}
+
+func revokeStopsARenewalOnTheSameHTTP2Connection(t *testing.T, newApp newAppFunc) {
 	for _, by := range []string{"Revoke", "RevokeAll"} {
 		t.Run(by, func(t *testing.T) {
-			bothWays(t, func(t *testing.T, tracked bool) {
-				a := newApp(t, migrated(t), pgstore.Config{}, tracked)
-				a.mux.HandleFunc("/revoke", func(_ http.ResponseWriter, r *http.Request) {
-					var err error
-					if by == "Revoke" {
-						_, err = a.store.Revoke(r.Context(), "alice", r.FormValue("id"))
-					} else {
-						_, err = a.store.RevokeAll(r.Context(), "alice")
-					}
-					if err != nil {
-						t.Error(err)
-					}
-				})
-				get := a.http2(t)
-				_, _, stolen := get("/login?user=alice", "")
-				_, _, admin := get("/login?user=admin", "")
-				done := make(chan string)
-				go func() {
-					_, _, token := get("/hold?after=renew", stolen)
-					done <- token
-				}()
-				<-a.arrived
-				get("/revoke?id="+pgstore.IDOf(stolen), admin)
-				a.proceed <- struct{}{}
-				if _, who, _ := get("/me", <-done); !strings.HasPrefix(who, "user= ") {
-					t.Error(who)
+			t.Parallel()
+			a := newApp(t, migrated(t), pgstore.Config{})
+			a.mux.HandleFunc("/revoke", func(_ http.ResponseWriter, r *http.Request) {
+				var err error
+				if by == "Revoke" {
+					_, err = a.store.Revoke(r.Context(), "alice", r.FormValue("id"))
+				} else {
+					_, err = a.store.RevokeAll(r.Context(), "alice")
+				}
+				if err != nil {
+					t.Error(err)
 				}
 			})
+			get := a.http2(t)
+			_, _, stolen := get("/login?user=alice", "")
+			_, _, admin := get("/login?user=admin", "")
+			done := make(chan string)
+			go func() {
+				_, _, token := get("/hold?after=renew", stolen)
+				done <- token
+			}()
+			<-a.arrived
+			get("/revoke?id="+pgstore.IDOf(stolen), admin)
+			a.proceed <- struct{}{}
+			if _, who, _ := get("/me", <-done); !strings.HasPrefix(who, "user= ") {
+				t.Error(who)
+			}
 		})
 	}
 }

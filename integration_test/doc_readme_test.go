@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/scspg/scspg/internal/pgtest"
 )
 
 // snippets are the code blocks of the README in a language.
@@ -91,7 +93,7 @@ func TestReadmeQuickStart(t *testing.T) {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(app.dir, "app"))
-	cmd.Env = []string{"DATABASE_URL=" + dsnOf(t, newSchema(t))}
+	cmd.Env = []string{"DATABASE_URL=" + dsnOf(t, pgtest.Schema(t))}
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
@@ -124,7 +126,7 @@ func TestReadmeQuickStart(t *testing.T) {
 		body, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(body)
 	}
-	eventually(t, "it answers", func() bool { status, _ := do("GET", "/devices"); return status != 0 })
+	pgtest.Eventually(t, "it answers", func() bool { status, _ := do("GET", "/devices"); return status != 0 })
 	if status, body := do("GET", "/devices"); status != 401 {
 		t.Errorf("not signed in: %d, %s", status, body)
 	}
@@ -159,10 +161,10 @@ func TestReadmeFragments(t *testing.T) {
 func TestReadmeSQL(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t)
-	mustExec(t, pool, `CREATE FUNCTION create_distributed_table(t regclass, c name, colocate_with regclass DEFAULT NULL) RETURNS void
+	pgtest.Exec(t, pool, `CREATE FUNCTION create_distributed_table(t regclass, c name, colocate_with regclass DEFAULT NULL) RETURNS void
 		LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('SELECT %I FROM %s LIMIT 0', c, t); END $$`)
 	for _, sql := range snippets(t, "sql") {
-		mustExec(t, pool, sql)
+		pgtest.Exec(t, pool, sql)
 	}
 }
 

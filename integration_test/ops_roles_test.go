@@ -12,35 +12,36 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scspg/scspg/cleanup"
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
 // as lets a pool sign in as somebody else.
-func as(user, password string) poolOption {
+func as(user, password string) pgtest.Option {
 	return func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = user, password }
 }
 
 // grantRoles makes the two roles, and grants them what the file says.
-func grantRoles(t *testing.T, schema string) (app, sweeper poolOption) {
+func grantRoles(t *testing.T, schema string) (app, sweeper pgtest.Option) {
 	t.Helper()
 	file, err := os.ReadFile("../cmd/sweeper/deploy/roles.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	password := rand.Text()
+	admin, password := pgtest.PoolIn(t, ""), rand.Text()
 	names := []string{"app_" + strings.ToLower(rand.Text()), "sweeper_" + strings.ToLower(rand.Text())}
 	for _, name := range names {
-		mustExec(t, adminPool(t), "CREATE ROLE "+name+" LOGIN PASSWORD '"+password+"'")
+		pgtest.Exec(t, admin, "CREATE ROLE "+name+" LOGIN PASSWORD '"+password+"'")
 		t.Cleanup(func() {
-			mustExec(t, adminPool(t), "DROP OWNED BY "+name)
-			mustExec(t, adminPool(t), "DROP ROLE "+name)
+			pgtest.Exec(t, admin, "DROP OWNED BY "+name)
+			pgtest.Exec(t, admin, "DROP ROLE "+name)
 		})
 	}
 	// What psql does with its variables.
 	sql := strings.NewReplacer(`:"schema"`, pgx.Identifier{schema}.Sanitize(), `:"app"`, names[0], `:"sweeper"`, names[1]).Replace(string(file))
 	sql = regexp.MustCompile(`(?ms)^\\if .*?^\\endif$`).ReplaceAllString(sql, "") // they are set
 	sql = regexp.MustCompile(`(?m)^\\.*$`).ReplaceAllString(sql, "")
-	mustExec(t, adminPool(t), sql)
+	pgtest.Exec(t, admin, sql)
 	return as(names[0], password), as(names[1], password)
 }
 
@@ -60,53 +61,53 @@ func TestRolesHaveJustWhatTheyNeed(t *testing.T) {
 	owner := migrated(t)
 	schema := schemaOf(t, owner)
 	app, sweeper := grantRoles(t, schema)
-	pool := newPool(t, schema, app)
+	pool := pgtest.PoolIn(t, schema, app)
 
 	// All that the store does.
-	a := newApp(t, pool, pgstore.Config{UserLimit: 2}, true)
-	b, c := a.browser(t), a.browser(t)
-	b.must("/login", "user", "alice")
-	b.must("/put", "key", "k", "value", "v")
-	b.must("/renew")
+	store := newStore(t, pool, pgstore.Config{UserLimit: 2})
+	b, c := newDevice(t, store), newDevice(t, store)
+	b.signIn("alice")
+	b.put("k", "v")
+	b.must(b.sm.RenewToken)
 	for range 3 {
-		c.must("/login", "user", "alice")
+		c.signIn("alice")
 	}
-	c.must("/logout")
-	a.browser(t).must("/put", "key", "k", "value", "v")
-	sessions, err := a.store.Sessions(t.Context(), "alice")
+	c.must(c.sm.Destroy)
+	newDevice(t, store).put("k", "v")
+	sessions, err := store.Sessions(t.Context(), "alice")
 	if err != nil || len(sessions) == 0 {
 		t.Fatalf("%v, %v", sessions, err)
 	}
-	if ok, err := a.store.Revoke(t.Context(), "alice", sessions[0].ID); err != nil || !ok {
+	if ok, err := store.Revoke(t.Context(), "alice", sessions[0].ID); err != nil || !ok {
 		t.Errorf("%v, %v", ok, err)
 	}
-	if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+	if _, err := store.RevokeAll(t.Context(), "alice"); err != nil {
 		t.Error(err)
 	}
-	if _, err := a.store.Forget(t.Context(), "alice"); err != nil {
+	if _, err := store.Forget(t.Context(), "alice"); err != nil {
 		t.Error(err)
 	}
-	if _, err := a.store.Overview(t.Context()); err != nil {
+	if _, err := store.Overview(t.Context()); err != nil {
 		t.Error(err)
 	}
-	for _, err := range a.store.Each(t.Context()) {
+	for _, err := range store.Each(t.Context()) {
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	if _, err := a.store.AllCtx(t.Context()); err != nil {
+	if _, err := store.AllCtx(t.Context()); err != nil {
 		t.Error(err)
 	}
 	refused(t, pool, `DELETE FROM scs_sessions`, `TRUNCATE scs_sessions`, `DROP TABLE scs_users`,
 		`ALTER TABLE scs_sessions ADD COLUMN x int`, `CREATE TABLE x (y int)`, `SELECT * FROM scspg_goose_db_version`)
 
 	// All that the sweeper does, on both paths.
-	pool = newPool(t, schema, sweeper)
+	pool = pgtest.PoolIn(t, schema, sweeper)
 	for _, path := range []string{"fast", "portable"} {
 		insertSessions(t, owner, 0, 100, "-3 days", "")
 		if path == "portable" {
-			mustExec(t, owner, `CREATE TABLE pg_dist_partition AS SELECT 'scs_sessions'::regclass AS logicalrelid`)
-			mustExec(t, owner, `GRANT SELECT ON pg_dist_partition TO PUBLIC`)
+			pgtest.Exec(t, owner, `CREATE TABLE pg_dist_partition AS SELECT 'scs_sessions'::regclass AS logicalrelid`)
+			pgtest.Exec(t, owner, `GRANT SELECT ON pg_dist_partition TO PUBLIC`)
 		}
 		report, err := cleanup.Inspect(t.Context(), pool, cleanup.Options{})
 		if err != nil || len(report.Relations) != 5 {
@@ -122,7 +123,7 @@ func TestRolesHaveJustWhatTheyNeed(t *testing.T) {
 		`TRUNCATE scs_sessions`)
 
 	// Without its rights, the sweep says so.
-	mustExec(t, owner, `REVOKE ALL ON ALL TABLES IN SCHEMA `+schema+` FROM `+pool.Config().ConnConfig.User)
+	pgtest.Exec(t, owner, `REVOKE ALL ON ALL TABLES IN SCHEMA `+schema+` FROM `+pool.Config().ConnConfig.User)
 	if _, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{}); err == nil || !strings.Contains(err.Error(), "lacks a privilege") {
 		t.Error(err)
 	}

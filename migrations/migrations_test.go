@@ -1,0 +1,148 @@
+package migrations_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/internal/pgtest"
+	"github.com/scspg/scspg/migrations"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func migrate(t testing.TB, pool *pgxpool.Pool, opts ...migrations.Option) {
+	t.Helper()
+	if err := migrations.Up(t.Context(), pool, opts...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMigrateUpAfterDownMakesTheSame(t *testing.T) {
+	t.Parallel()
+	schema := pgtest.Schema(t)
+	pool := pgtest.PoolIn(t, schema)
+	version := func(want int64) {
+		t.Helper()
+		if v, err := migrations.Version(t.Context(), pool); v != want || err != nil {
+			t.Errorf("version %d, %v, want %d", v, err, want)
+		}
+	}
+	version(0)
+	if got := pgtest.Shape(t, pool, schema); got != "" {
+		t.Errorf("Version has made something: %s", got)
+	}
+	if err := migrations.Down(t.Context(), pool); !errors.Is(err, migrations.ErrNoneApplied) {
+		t.Errorf("Down of nothing: %v", err)
+	}
+	migrate(t, pool)
+	version(1)
+	first := pgtest.Shape(t, pool, schema)
+	migrate(t, pool) // nothing to do
+	list, err := migrations.Status(t.Context(), pool)
+	if err != nil || len(list) != 1 || !list[0].Applied || list[0].AppliedAt.IsZero() || list[0].Name != "00001_create_sessions.sql" {
+		t.Errorf("status %+v, %v", list, err)
+	}
+	if err := migrations.Down(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	version(0)
+	if got := pgtest.Shape(t, pool, schema); strings.Contains(got, "scs_") {
+		t.Errorf("Down has left %s", got)
+	}
+	migrate(t, pool)
+	if got := pgtest.Shape(t, pool, schema); got != first {
+		t.Errorf("up again made\n%s\ninstead of\n%s", got, first)
+	}
+}
+
+// Many instances of an app start at once, some with a pool of one connection.
+func TestMigrateOnceFromManyProcesses(t *testing.T) {
+	t.Parallel()
+	schema := pgtest.Schema(t)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		pool := pgtest.PoolIn(t, schema, pgtest.MaxConns(int32(1+i%2)))
+		wg.Go(func() {
+			if err := migrations.Up(t.Context(), pool); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	pool := pgtest.PoolIn(t, schema)
+	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM `+migrations.VersionTable+` WHERE version_id = 1`); n != 1 {
+		t.Errorf("the migration was applied %d times", n)
+	}
+}
+
+// Another schema of the database, in the search_path or not, makes no difference.
+func TestMigrateIsNotFooledByOtherSchemas(t *testing.T) {
+	t.Parallel()
+	has, lacks := pgtest.Schema(t), pgtest.Schema(t)
+	migrate(t, pgtest.PoolIn(t, has))
+	pool := pgtest.PoolIn(t, "", pgtest.Param("search_path", lacks+", "+has))
+	migrate(t, pool)
+	if a, b := pgtest.Shape(t, pool, has), pgtest.Shape(t, pool, lacks); strings.ReplaceAll(a, has, "") != strings.ReplaceAll(b, lacks, "") {
+		t.Errorf("%s\ndiffers from\n%s", b, a)
+	}
+}
+
+func TestMigrateIntoANamedSchema(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"My-Schema " + rand.Text(), `we"ird ` + rand.Text()} {
+		pool := pgtest.PoolIn(t, pgtest.Schema(t), pgtest.MaxConns(1))
+		migrate(t, pool, migrations.Schema(name))
+		t.Cleanup(func() { pgtest.Exec(t, pool, "DROP SCHEMA "+pgx.Identifier{name}.Sanitize()+" CASCADE") })
+		migrate(t, pool, migrations.Schema(name))
+		if v, err := migrations.Version(t.Context(), pool, migrations.Schema(name)); v != 1 || err != nil {
+			t.Errorf("version %d, %v", v, err)
+		}
+		if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM pg_tables WHERE schemaname = $1`, name); n != 4 {
+			t.Errorf("%d tables in it", n)
+		}
+		// A pooled connection keeps its own search_path.
+		if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()`); n != 0 {
+			t.Errorf("%d tables outside", n)
+		}
+		if err := migrations.Down(t.Context(), pool, migrations.Schema(name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestMigrateSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	schema := pgtest.Schema(t)
+	admin := pgtest.PoolIn(t, schema)
+	role := strings.ReplaceAll(schema, "t_", "r_")
+	pgtest.Exec(t, admin, `CREATE ROLE `+role+` LOGIN PASSWORD 'verysecret'`)
+	pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA `+schema+` TO `+role)
+	t.Cleanup(func() {
+		pgtest.Exec(t, admin, `DROP OWNED BY `+role)
+		pgtest.Exec(t, admin, `DROP ROLE `+role)
+	})
+	asRole := func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = role, "verysecret" }
+	wrong := map[string]*pgxpool.Pool{
+		"may not do this":              pgtest.PoolIn(t, schema, asRole),
+		"read-only":                    pgtest.PoolIn(t, schema, pgtest.Param("default_transaction_read_only", "on")),
+		"no schema of the search_path": pgtest.PoolIn(t, "no_such_schema"),
+		"failed to connect":            pgtest.PoolOn(t, "postgres://u:verysecret@127.0.0.1:1/db", ""),
+	}
+	if admin.Config().ConnConfig.Password != "" { // else the server takes any
+		wrong["password authentication failed"] = pgtest.PoolIn(t, schema, func(c *pgxpool.Config) { c.ConnConfig.Password = "verysecret" })
+	}
+	for name, pool := range wrong {
+		err := migrations.Up(t.Context(), pool)
+		if err == nil || !strings.HasPrefix(err.Error(), "migrations: up: ") || !strings.Contains(err.Error(), name) {
+			t.Errorf("%q: %v", name, err)
+		} else if strings.Contains(err.Error(), "verysecret") {
+			t.Errorf("the error holds the password: %v", err)
+		}
+	}
+}

@@ -1,0 +1,324 @@
+package pgstore_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scspg/scspg/pgstore"
+)
+
+func TestRevokeAllStopsTheSignInThatBeganBefore(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
+	b := a.browser(t)
+	finish := b.hold("after", "signin", "user", "alice")
+	if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := finish(); status != http.StatusConflict || body != pgstore.ErrEnded.Error() {
+		t.Errorf("%d %s, want ErrEnded", status, body)
+	}
+	if n := live(t, a.pool, "alice"); n != 0 || b.user() != "" {
+		t.Errorf("%d live sessions", n)
+	}
+}
+
+// The same through scs alone, and on a token that stays.
+func TestRevokeAllStopsAPutThatBeganBefore(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
+	b := a.browser(t)
+	b.must("/put", "key", "cart", "value", "1")
+	finish := b.hold("after", "put-user", "user", "alice")
+	if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if _, body := finish(); !strings.Contains(body, "state=ended reason=revoked") {
+		t.Errorf("it was told %q", body)
+	}
+	if n := live(t, a.pool, "alice"); n != 0 {
+		t.Errorf("%d live sessions", n)
+	}
+}
+
+func TestRevokeStopsAPendingRenewal(t *testing.T) {
+	t.Parallel()
+	revokeStopsAPendingRenewal(t, newApp)
+}
+
+func revokeStopsAPendingRenewal(t *testing.T, newApp newAppFunc) {
+	a := newApp(t, migrated(t), pgstore.Config{})
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	id := pgstore.IDOf(b.token())
+	finish := b.hold("before", "renew")
+	if _, err := a.store.Revoke(t.Context(), "alice", id); err != nil {
+		t.Error(err)
+	}
+	finish()
+	if n := live(t, a.pool, "alice"); n != 0 {
+		t.Errorf("%d sessions live", n)
+	}
+}
+
+func TestRevokeAllStopsAPendingRenewal(t *testing.T) {
+	t.Parallel()
+	revokeAllStopsAPendingRenewal(t, newApp)
+}
+
+func revokeAllStopsAPendingRenewal(t *testing.T, newApp newAppFunc) {
+	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1})
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	finish := b.hold("before", "renew")
+	if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
+	if status, body := finish(); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	stays(t, a, b.token())
+	if n := live(t, a.pool, "alice"); n != 0 {
+		t.Errorf("%d sessions live after RevokeAll", n)
+	}
+}
+
+// A handler may give the session manager another context than its request's. What has
+// been ended stays so all the same.
+func TestRevokeAllStopsARenewalUnderAnotherContext(t *testing.T) {
+	t.Parallel()
+	revokeAllStopsARenewalUnderAnotherContext(t, newApp)
+}
+
+func revokeAllStopsARenewalUnderAnotherContext(t *testing.T, newApp newAppFunc) {
+	contexts := map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"its own": func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} },
+		"cancelled early": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, time.Minute)
+		},
+		"never cancelled": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithoutCancel(ctx), func() {}
+		},
+	}
+	for name, derive := range contexts {
+		for _, when := range []string{"before", "after"} {
+			t.Run(name+", revoked "+when, func(t *testing.T) {
+				t.Parallel()
+				a := newApp(t, migrated(t), pgstore.Config{})
+				a.mux.HandleFunc("/renew-there", func(w http.ResponseWriter, r *http.Request) {
+					if when == "before" {
+						a.arrived <- struct{}{}
+						<-a.proceed
+					}
+					ctx, cancel := derive(r.Context())
+					if err := a.sm.RenewToken(ctx); err != nil {
+						t.Error(err)
+					}
+					cancel()
+					if when == "after" {
+						a.arrived <- struct{}{}
+						<-a.proceed
+					}
+				})
+				b := a.browser(t)
+				b.must("/login", "user", "alice")
+				done := make(chan struct{})
+				go func() { defer close(done); b.must("/renew-there") }()
+				<-a.arrived
+				if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+					t.Error(err)
+				}
+				a.proceed <- struct{}{}
+				<-done
+				if n := live(t, a.pool, "alice"); n != 0 || b.user() != "" {
+					t.Errorf("%d live sessions", n)
+				}
+			})
+		}
+	}
+}
+
+// Here the handler's context has ended before it renews, for good or only for reading.
+func TestRevokeAllStopsARenewalAfterTheClientHasGone(t *testing.T) {
+	t.Parallel()
+	revokeAllStopsARenewalAfterTheClientHasGone(t, newApp)
+}
+
+func revokeAllStopsARenewalAfterTheClientHasGone(t *testing.T, newApp newAppFunc) {
+	a := newApp(t, migrated(t), pgstore.Config{})
+	gone := make(chan struct{})
+	a.mux.HandleFunc("/late", func(_ http.ResponseWriter, r *http.Request) {
+		a.arrived <- struct{}{}
+		<-r.Context().Done()
+		if err := a.sm.RenewToken(r.Context()); err != nil {
+			t.Error(err)
+		}
+		gone <- struct{}{}
+		<-a.proceed
+	})
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	conn, err := net.Dial("tcp", a.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET /late HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: session=%s\r\n\r\n", b.token()); err != nil {
+		t.Fatal(err)
+	}
+	<-a.arrived
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
+	a.proceed <- struct{}{}
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Error(err)
+	}
+	if n := live(t, a.pool, "alice"); n != 0 {
+		t.Errorf("%d live sessions", n)
+	}
+}
+
+// What a refused sign-in leaves in memory is not stored as a session of nobody's.
+func TestRefusedSignInStoresNothingOfTheRevokedSession(t *testing.T) {
+	t.Parallel()
+	refusedSignInStoresNothingOfTheRevokedSession(t, newApp)
+}
+
+func refusedSignInStoresNothingOfTheRevokedSession(t *testing.T, newApp newAppFunc) {
+	a := newApp(t, migrated(t), pgstore.Config{})
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	b.must("/put", "key", "role", "value", "admin")
+	finish := b.hold("after", "signin", "user", "alice")
+	if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
+	if status, body := finish(); status != http.StatusConflict || body != pgstore.ErrEnded.Error() {
+		t.Errorf("%d %s", status, body)
+	}
+	if got := b.must("/me"); !strings.HasSuffix(got, "keys=") {
+		t.Error(got)
+	}
+}
+
+// Whoever signs in once RevokeAll has returned must get in, however soon.
+func TestSignInRightAfterRevokeAllSurvives(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
+	b := a.browser(t)
+	for i := range 150 {
+		if _, err := a.store.RevokeAll(t.Context(), "alice"); err != nil {
+			t.Fatal(err)
+		}
+		if status, body := b.get("/login", "user", "alice"); status != http.StatusOK {
+			t.Fatalf("round %d: %d %s", i, status, body)
+		}
+	}
+}
+
+func TestRevokeAllExemptsItsOwnRequest(t *testing.T) {
+	t.Parallel()
+	revokeAllExemptsItsOwnRequest(t, newApp)
+}
+
+func revokeAllExemptsItsOwnRequest(t *testing.T, newApp newAppFunc) {
+	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 2})
+	a.mux.HandleFunc("/password", func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("renew") == "before" {
+			if err := a.sm.RenewToken(r.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		n, err := a.store.RevokeAll(r.Context(), "alice")
+		if err != nil {
+			t.Error(err)
+		}
+		if err := a.store.SignIn(r.Context(), a.sm, "alice"); err != nil {
+			t.Error(err)
+		}
+		fmt.Fprint(w, n)
+	})
+	for _, renew := range []string{"", "before"} {
+		b, other := a.browser(t), a.browser(t)
+		b.must("/login", "user", "alice")
+		other.must("/login", "user", "alice")
+		b.must("/password", "renew", renew)
+		if b.user() != "alice" || other.user() != "" {
+			t.Errorf("renew %q: the caller is %q, the other %q", renew, b.user(), other.user())
+		}
+	}
+}
+
+// A request may revoke its own session, and sign in again.
+func TestSignInMayFollowARevocationOfItsOwnSession(t *testing.T) {
+	t.Parallel()
+	signInMayFollowARevocationOfItsOwnSession(t, newApp)
+}
+
+func signInMayFollowARevocationOfItsOwnSession(t *testing.T, newApp newAppFunc) {
+	for _, by := range []string{"Revoke", "RevokeAll", "RevokeAll elsewhere"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, migrated(t), pgstore.Config{UserLimit: 2})
+			a.mux.HandleFunc("/again", func(w http.ResponseWriter, r *http.Request) {
+				var err error
+				switch by {
+				case "Revoke":
+					_, err = a.store.Revoke(r.Context(), "alice", pgstore.IDOf(a.sm.Token(r.Context())))
+				case "RevokeAll":
+					_, err = a.store.RevokeAll(r.Context(), "alice")
+				default:
+					ctx, cancel := context.WithCancel(r.Context())
+					_, err = a.store.RevokeAll(ctx, "alice")
+					cancel()
+				}
+				if err == nil {
+					err = a.store.SignIn(r.Context(), a.sm, "alice")
+				}
+				if err != nil {
+					http.Error(w, err.Error(), http.StatusInternalServerError)
+				}
+			})
+			b := a.browser(t)
+			b.must("/login", "user", "alice")
+			b.must("/again")
+			if user := b.user(); user != "alice" {
+				t.Errorf("user %q", user)
+			}
+		})
+	}
+}
+
+func TestRevokeIsOfTheUsersOwnOnly(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
+	alice, bob := a.browser(t), a.browser(t)
+	alice.must("/login", "user", "alice")
+	bob.must("/login", "user", "bob")
+	id := pgstore.IDOf(bob.token())
+	for _, no := range []string{id, "", "nonsense", strings.ToUpper(id), pgstore.IDOf("unknown")} {
+		if ok, err := a.store.Revoke(t.Context(), "alice", no); ok || err != nil {
+			t.Errorf("id %q: %t, %v", no, ok, err)
+		}
+	}
+	if bob.user() != "bob" {
+		t.Error("bob was signed out by alice")
+	}
+	if ok, err := a.store.Revoke(t.Context(), "bob", id); !ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
+	}
+	if ok, err := a.store.Revoke(t.Context(), "bob", id); ok || err != nil {
+		t.Errorf("twice: %t, %v", ok, err)
+	}
+}
