@@ -136,7 +136,7 @@ func iterateFromARequestSignsNobodyIn(t *testing.T, newApp newAppFunc) {
 	if n := pgtest.Query[int](t, a.pool, `SELECT count(*) FROM scs_sessions WHERE user_id IS NULL`); n != 0 {
 		t.Errorf("%d anonymous sessions are back", n)
 	}
-	if n := a.store.Stat().SignIns() - before.SignIns(); n != 1 {
+	if n := a.store.Stat().SignIns - before.SignIns; n != 1 {
 		t.Errorf("%d sign-ins", n)
 	}
 	if got := alice.must("/me"); !strings.HasSuffix(got, "keys=notice,userID") {

@@ -70,7 +70,7 @@ func endedSessionStaysEnded(t *testing.T, newApp newAppFunc, after string) {
 			}
 			stays(t, a, token)
 			stays(t, a, b.token())
-			if (after != "" || !a.tracked) && a.store.Stat().Dropped() == 0 {
+			if (after != "" || !a.tracked) && a.store.Stat().Dropped == 0 {
 				t.Error("the dropped write was not counted")
 			}
 		})

@@ -45,7 +45,7 @@ func TestOtherCodecsKeepTheirData(t *testing.T) {
 					t.Errorf("%s", got)
 				}
 				b.must("/me")
-				if wrote := a.store.Stat().Writes() - before.Writes(); a.tracked && wrote != 1 {
+				if wrote := a.store.Stat().Writes - before.Writes; a.tracked && wrote != 1 {
 					t.Errorf("%d writes, want the renewal's only", wrote)
 				}
 				b.must("/logout")
@@ -90,7 +90,7 @@ func TestDamagedRowIsNotFoundAndDoesNotWedge(t *testing.T) {
 				if user := b.user(); user != "" {
 					t.Errorf("user %q", user)
 				}
-				if name == "frame cut short" && a.store.Stat().BadRows() == 0 {
+				if name == "frame cut short" && a.store.Stat().BadRows == 0 {
 					t.Error("the damaged row was not counted")
 				}
 				b.must("/login", "user", "alice")

@@ -71,8 +71,8 @@ func TestMergeKeepsWhatBothRequestsChanged(t *testing.T) {
 			if got := b.keys(); got != tt.want {
 				t.Errorf("keys %s, want %s", got, tt.want)
 			}
-			if st := a.store.Stat(); tt.after != "" && st.Merges() != 1 {
-				t.Errorf("%d merges counted", st.Merges())
+			if st := a.store.Stat(); tt.after != "" && st.Merges != 1 {
+				t.Errorf("%d merges counted", st.Merges)
 			}
 			checkIndex(t, a.pool, a.store, "alice")
 		})
