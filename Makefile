@@ -44,16 +44,19 @@ tidy-check: ## go.mod and go.sum say what the code needs
 WANTED := github.com/alexedwards/scs/v2 github.com/jackc/pgx/v5 github.com/pressly/goose/v3 \
 	github.com/VictoriaMetrics/metrics github.com/schollz/progressbar/v3 golang.org/x/term
 
-deps-check: ## the root module stays lean, and pgstore and cleanup free of goose
+deps-check: ## the root module stays lean, pgstore and cleanup free of goose, and frame of pgx and HTTP
 	@go mod edit -json | python3 -c 'import json, sys; \
 	bad = [r["Path"] for r in json.load(sys.stdin)["Require"] if not r.get("Indirect") and r["Path"] not in sys.argv[1:]]; \
 	sys.exit("not wanted in the root go.mod: " + ", ".join(bad) if bad else 0)' $(WANTED)
 	@for p in pgstore cleanup; do \
 		if go list -deps ./$$p | grep -E 'pressly/goose|VictoriaMetrics|progressbar|x/term'; then echo "$$p imports what it should not"; exit 1; fi; \
 	done
+	@if go list -deps ./pgstore/internal/frame | grep -E 'jackc/pgx|alexedwards/scs|^net/http$$'; then echo "frame imports what it should not"; exit 1; fi
 
 bench: ## ours beside pgxstore, postgresstore, Redis and memory, as Markdown tables and plots (QUICK=1: a minute)
 	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench $(if $(QUICK),-quick -plots bin,-plots docs) $(ARGS)
 
 fuzz: ## every fuzz target for FUZZTIME
-	@for f in $$(grep -ho 'func Fuzz[A-Za-z]*' pgstore/*_test.go | cut -d' ' -f2); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./pgstore; done
+	@for f in $$(grep -rHo --include='*_test.go' 'func Fuzz[A-Za-z]*' pgstore cleanup cmd migrations | sed 's,/[^/]*:func ,:,'); do \
+		go test -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) "./$${f%%:*}"; \
+	done

@@ -131,14 +131,9 @@ func open(b []byte) (r reader) {
 		r.fail("its version is unknown")
 		return r
 	}
-	sec, n := binary.Varint(b[2:])
-	if n <= 0 {
-		r.fail("the deadline is cut short")
-		return r
-	}
-	r.rest = b[2+n:]
-	nsec := r.uvarint()
-	r.deadline = time.Unix(sec, int64(nsec)).UTC()
+	r.rest = b[2:]
+	sec, nsec := r.uvarint(), r.uvarint()
+	r.deadline = time.Unix(int64(sec>>1)^-int64(sec&1), int64(nsec)).UTC() // sec is a varint
 	if size := r.uvarint(); size > uint64(len(r.rest)) {
 		r.fail("the user's id is cut short")
 	} else if size > 0 {
@@ -178,8 +173,7 @@ func (r *reader) next() bool {
 	if r.payload, r.rest, ok = chunk(b[1:]); !ok {
 		return r.fail("a value is cut short")
 	}
-	r.left--
-	r.ok = true
+	r.left, r.ok = r.left-1, true
 	return true
 }
 

@@ -17,6 +17,7 @@ func fuzzSeeds(f *testing.F) [][]byte {
 	values := sixKeys()
 	values["point"] = point{X: 1, Name: "north"}
 	values["float32"], values["uint8"], values["pause"], values["list"] = float32(1), uint8(2), time.Second, []string{"a"}
+	values["prices"] = &prices{One: math.NaN(), List: []float64{math.NaN()}}
 	return [][]byte{
 		mustEncode(f, c, testDeadline, nil),
 		mustEncode(f, codec{}, testDeadline, map[string]any{"csrf": "token"}),
@@ -70,20 +71,10 @@ func FuzzDecode(f *testing.F) {
 		if len(values) != len(values2) || !deadline.Equal(deadline2) {
 			t.Fatalf("got %v, %v, want %v, %v", deadline2, values2, deadline, values)
 		}
-		if third := mustEncode(t, codec{}, deadline2, values2); !Same(again, third) && !hasNaN(values) {
+		if third := mustEncode(t, codec{}, deadline2, values2); !Same(again, third) {
 			t.Fatalf("a session changes as it is decoded and encoded:\n%x\n%x", again, third)
 		}
 	})
-}
-
-// hasNaN reports whether some value is unequal to itself, as a NaN in a gob stream is.
-func hasNaN(values map[string]any) bool {
-	for _, v := range values {
-		if !reflect.DeepEqual(v, v) {
-			return true
-		}
-	}
-	return false
 }
 
 func FuzzRoundTrip(f *testing.F) {

@@ -37,11 +37,10 @@ func readGob(stream []byte, v any) (err error) {
 // DecodeGobCodec decodes what scs.GobCodec has written. Without an error, the map can be
 // written to.
 func DecodeGobCodec(b []byte) (time.Time, map[string]any, error) {
-	var session struct {
+	session := struct {
 		Deadline time.Time
 		Values   map[string]any
-	}
-	session.Values = map[string]any{} // gob leaves out an empty one
+	}{Values: map[string]any{}} // gob leaves out one that is empty
 	if err := readGob(b, &session); err != nil {
 		return time.Time{}, nil, err
 	}

@@ -33,7 +33,37 @@ type (
 		Some []any
 	}
 	shapes map[string][]point
+
+	// prices holds floats wherever gob lets them be. With Order, no two encodings are alike.
+	prices struct {
+		One    float64
+		Few    [2]float32
+		List   []float64
+		ByName map[string]float64
+		Next   *prices
+		Any    any
+		Clock  clock
+		Order  map[int]int
+		at     time.Time // gob leaves it out
+	}
 )
+
+// clock decodes itself, into what reflect cannot compare by its parts: a func, and itself.
+type clock struct {
+	self  *clock
+	now   func() float64
+	Reads float64
+}
+
+func (c clock) MarshalBinary() ([]byte, error) { return []byte{byte(c.Reads)}, nil }
+
+func (c *clock) UnmarshalBinary(b []byte) error {
+	c.self, c.Reads = c, float64(b[0])
+	if b[0] == '!' {
+		c.now = func() float64 { return 1 }
+	}
+	return nil
+}
 
 // hexID is an id as uuid.UUID is one: an array with a String method.
 type hexID [4]byte
@@ -55,7 +85,7 @@ func (f *fragile) GobDecode(b []byte) error {
 
 func init() {
 	gob.RegisterName("frame/test.point", point{})
-	for _, v := range []any{&cart{}, hexID{}, fragile{}, &tree{}, holder{}, shapes{}, []point{}, map[int]string{}, time.Time{}} {
+	for _, v := range []any{&cart{}, hexID{}, fragile{}, &tree{}, holder{}, shapes{}, []point{}, map[int]string{}, time.Time{}, &prices{}, map[string]float64{}, map[float64]int{}, map[string]any{}, []any{}} {
 		gob.Register(v)
 	}
 }

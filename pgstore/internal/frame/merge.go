@@ -2,6 +2,9 @@ package frame
 
 import (
 	"bytes"
+	"cmp"
+	"encoding"
+	"encoding/gob"
 	"reflect"
 )
 
@@ -14,7 +17,7 @@ func Same(a, b []byte) bool {
 	if !Is(a) && !Is(b) {
 		deadlineA, valuesA, errA := DecodeGobCodec(a)
 		deadlineB, valuesB, errB := DecodeGobCodec(b)
-		return errA == nil && errB == nil && deadlineA.Equal(deadlineB) && reflect.DeepEqual(valuesA, valuesB)
+		return errA == nil && errB == nil && deadlineA.Equal(deadlineB) && equal(reflect.ValueOf(valuesA), reflect.ValueOf(valuesB))
 	}
 	x, y := open(a), open(b)
 	if x.left != y.left || !x.deadline.Equal(y.deadline) || x.keyed != y.keyed || !bytes.Equal(x.user, y.user) {
@@ -34,15 +37,51 @@ func Same(a, b []byte) bool {
 // sameValue reports whether two fields hold the same value. gob writes maps in no
 // particular order, so its streams are compared by what they decode to.
 func sameValue(a, b field) bool {
-	if a.tag != b.tag || bytes.Equal(a.payload, b.payload) {
-		return a.tag == b.tag
-	}
-	if a.tag != tagGob {
-		return false
+	if a.tag != tagGob || b.tag != tagGob || bytes.Equal(a.payload, b.payload) {
+		return a.tag == b.tag && bytes.Equal(a.payload, b.payload)
 	}
 	x, okX := decodeGob(a.payload)
 	y, okY := decodeGob(b.payload)
-	return okX && okY && reflect.DeepEqual(x, y)
+	return okX && okY && equal(reflect.ValueOf(x), reflect.ValueOf(y))
+}
+
+// equal is reflect.DeepEqual for what gob decodes, but takes a NaN to equal a NaN, save as
+// the key of a map and in a type that decodes itself. Only such a type can make a cycle.
+func equal(v, w reflect.Value) bool {
+	if !w.IsValid() || v.Type() != w.Type() || v.IsZero() != w.IsZero() {
+		return false
+	}
+	if v.IsZero() { // as all unexported fields are
+		return true
+	}
+	switch reflect.New(v.Type()).Interface().(type) {
+	case *[]byte, gob.GobDecoder, encoding.BinaryUnmarshaler:
+		return reflect.DeepEqual(v.Interface(), w.Interface())
+	}
+	same := true
+	switch v.Kind() {
+	case reflect.Float32, reflect.Float64:
+		return cmp.Compare(v.Float(), w.Float()) == 0
+	case reflect.Interface, reflect.Pointer:
+		return equal(v.Elem(), w.Elem())
+	case reflect.Struct:
+		for i := 0; same && i < v.NumField(); i++ {
+			same = equal(v.Field(i), w.Field(i))
+		}
+	case reflect.Array, reflect.Slice:
+		same = v.Len() == w.Len()
+		for i := 0; same && i < v.Len(); i++ {
+			same = equal(v.Index(i), w.Index(i))
+		}
+	case reflect.Map:
+		same = v.Len() == w.Len()
+		for key, e := range v.Seq2() {
+			same = same && equal(e, w.MapIndex(key))
+		}
+	default:
+		return v.Equal(w)
+	}
+	return same
 }
 
 // Merge merges two changes of one session, key by key: mine and current both come from

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -100,6 +101,89 @@ func TestSameWhereGobIsNotDeterministic(t *testing.T) {
 		if b := otherBytes(t, c, changed, a); Same(a, b) {
 			t.Errorf("%T: a changed map looks unchanged", c)
 		}
+	}
+}
+
+// Each is compared with an encoding of itself that has other bytes, as gob writes maps in
+// no particular order.
+func TestSameWhereFloatsAreNaN(t *testing.T) {
+	t.Parallel()
+	nan := math.NaN()
+	order := make(map[int]int)
+	for i := range 20 {
+		order[i] = i
+	}
+	with := func(change func(*prices)) any {
+		p := &prices{One: 1, Few: [2]float32{1, 2}, List: []float64{1, 2}, ByName: map[string]float64{"a": 1, "b": 2}, Order: order, at: testDeadline}
+		change(p)
+		return p
+	}
+	for name, test := range map[string]struct {
+		v     func() any
+		other any // as v, but changed
+	}{
+		"a field":   {func() any { return with(func(p *prices) { p.One = nan }) }, with(func(p *prices) { p.One = 0 })},
+		"an array":  {func() any { return with(func(p *prices) { p.Few[1] = float32(nan) }) }, with(func(p *prices) { p.Few[1] = 3 })},
+		"a slice":   {func() any { return with(func(p *prices) { p.List[0] = nan }) }, with(func(p *prices) { p.List[0], p.List[1] = nan, 3 })},
+		"a shorter": {func() any { return with(func(p *prices) { p.List[0] = nan }) }, with(func(p *prices) { p.List = []float64{nan} })},
+		"a map":     {func() any { return with(func(p *prices) { p.ByName["a"] = nan }) }, with(func(p *prices) { p.ByName["b"] = nan })},
+		"a key":     {func() any { return with(func(p *prices) { p.ByName["a"] = nan }) }, with(func(p *prices) { p.ByName = map[string]float64{"a": nan, "c": 2} })},
+		"a smaller": {func() any { return with(func(p *prices) { p.ByName["a"] = nan }) }, with(func(p *prices) { p.ByName = map[string]float64{"a": nan} })},
+		"a pointer": {func() any { return with(func(p *prices) { p.Next = &prices{One: nan} }) }, with(func(p *prices) { p.Next = &prices{One: 2} })},
+		"a nil":     {func() any { return with(func(p *prices) { p.Next = &prices{One: nan} }) }, with(func(p *prices) {})},
+		"beside an any": {func() any { return with(func(p *prices) { p.One, p.Any = nan, int32(1) }) },
+			with(func(p *prices) { p.One, p.Any = nan, int64(1) })},
+		"beside a map that is nil": {func() any { return with(func(p *prices) { p.One, p.ByName = nan, nil }) },
+			with(func(p *prices) { p.One, p.ByName = nan, map[string]float64{} })},
+		"beside a time": {func() any {
+			return with(func(p *prices) { p.One, p.Any = nan, testDeadline.In(time.FixedZone("", 3600)) })
+		},
+			with(func(p *prices) { p.One, p.Any = nan, testDeadline.Add(1) })},
+		"beside bytes": {func() any { return with(func(p *prices) { p.One, p.Any = nan, []byte("a") }) },
+			with(func(p *prices) { p.One, p.Any = nan, []byte("b") })},
+		"beside what decodes itself": {func() any { return with(func(p *prices) { p.One, p.Clock.Reads = nan, 1 }) },
+			with(func(p *prices) { p.One, p.Clock.Reads = nan, 2 })},
+		"in a map of anything": {func() any { return map[string]any{"x": nan, "n": 1, "p": with(func(p *prices) { p.Any = []any{nan} })} },
+			map[string]any{"x": nan, "n": 1, "p": with(func(p *prices) { p.Any = []any{nan, nil} })}},
+	} {
+		for _, c := range []scs.Codec{codec{}, scs.GobCodec{}} {
+			a, err := c.Encode(testDeadline, map[string]any{"v": test.v()})
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if !Same(a, otherBytes(t, c, map[string]any{"v": test.v()}, a)) {
+				t.Errorf("%s, %T: an unchanged value looks changed", name, c)
+			}
+			if b := otherBytes(t, c, map[string]any{"v": test.other}, a); Same(a, b) || Same(b, a) {
+				t.Errorf("%s, %T: a changed value looks unchanged", name, c)
+			}
+		}
+	}
+}
+
+// Where an app's type cannot be compared, Same neither panics nor runs in circles.
+func TestSameGoesByBytesWhereValuesCannotBeCompared(t *testing.T) {
+	t.Parallel()
+	for name, v := range map[string]any{
+		"a func in what decodes itself": &prices{Clock: clock{Reads: '!'}, Order: map[int]int{1: 1, 2: 2, 3: 3, 4: 4}},
+		"a NaN for a key":               map[float64]int{math.NaN(): 1, 1: 1, 2: 2, 3: 3, 4: 4},
+	} {
+		a := mustEncode(t, codec{}, testDeadline, map[string]any{"v": v})
+		if !Same(a, bytes.Clone(a)) || Same(a, otherBytes(t, codec{}, map[string]any{"v": v}, a)) {
+			t.Errorf("%s: only the same bytes are the same", name)
+		}
+	}
+}
+
+// A map with a NaN that mine only read must not undo what current did to it.
+func TestMergeTakesNaNForUnchanged(t *testing.T) {
+	t.Parallel()
+	values := map[string]any{"rates": map[string]float64{"a": math.NaN(), "b": 1, "c": 2, "d": 3}}
+	loaded := mustEncode(t, codec{}, testDeadline, values)
+	mine := otherBytes(t, codec{}, values, loaded)
+	current := mustEncode(t, codec{}, testDeadline, map[string]any{"rates": map[string]float64{"a": 5}})
+	if merged, ok := Merge(loaded, mine, current); !ok || !bytes.Equal(merged, current) {
+		t.Errorf("got %x, %t, want %x", merged, ok, current)
 	}
 }
 

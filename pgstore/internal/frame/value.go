@@ -3,6 +3,7 @@ package frame
 import (
 	"encoding/binary"
 	"math"
+	"reflect"
 	"time"
 )
 
@@ -38,26 +39,12 @@ func appendValue(b []byte, v any) ([]byte, error) {
 			return append(b, tagBool, 1, 1), nil
 		}
 		return append(b, tagBool, 1, 0), nil
-	case int:
-		return appendInt(b, tagInt, int64(v)), nil
-	case int8:
-		return appendInt(b, tagInt8, int64(v)), nil
-	case int16:
-		return appendInt(b, tagInt16, int64(v)), nil
-	case int32:
-		return appendInt(b, tagInt32, int64(v)), nil
-	case int64:
-		return appendInt(b, tagInt64, v), nil
-	case uint:
-		return appendUint(b, tagUint, uint64(v)), nil
-	case uint8:
-		return appendUint(b, tagUint8, uint64(v)), nil
-	case uint16:
-		return appendUint(b, tagUint16, uint64(v)), nil
-	case uint32:
-		return appendUint(b, tagUint32, uint64(v)), nil
-	case uint64:
-		return appendUint(b, tagUint64, v), nil
+	case int, int8, int16, int32, int64: // tags are in the order of kinds
+		n := reflect.ValueOf(v)
+		return appendInt(b, tagInt+byte(n.Kind()-reflect.Int), n.Int()), nil
+	case uint, uint8, uint16, uint32, uint64:
+		n := reflect.ValueOf(v)
+		return appendUint(b, tagUint+byte(n.Kind()-reflect.Uint), n.Uint()), nil
 	case float32:
 		return binary.LittleEndian.AppendUint32(append(b, tagFloat32, 4), math.Float32bits(v)), nil
 	case float64:
