@@ -75,6 +75,8 @@ func connect(ctx context.Context, dsn string) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, pglocal.StartTimeout)
+	defer cancel()
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, err
