@@ -21,8 +21,10 @@ const maxDataBytes = 1<<30 - 1<<16
 // write is one call of CommitCtx, checked by newWrite.
 type write struct {
 	db.Write
-	standIn bool // the token was a key of All: an existing session, never inserted
-	keyed   bool // the data says whose session it is, if only that it is nobody's
+	standIn bool  // the token was a key of All
+	version int64 // of the session when All read it
+	keyed   bool  // the data says whose session it is, if only that it is nobody's
+	signIn  bool  // Store.SignIn commits
 }
 
 // newWrite checks what can be checked without the database.
@@ -41,7 +43,8 @@ func (s *Store) newWrite(ctx context.Context, req *tracked, token string, data [
 			return w, err
 		}
 	}
-	w.ID, w.standIn = idOf(token)
+	w.ID, w.version, w.standIn = idOf(token)
+	_, w.signIn = ctx.Value(aliveKey{}).(*bool)
 	w.User, w.keyed = user, ok && keyed
 	w.TTL, w.Unseen = time.Until(expiry), mustNotTouch(ctx, req)
 	if w.Data = data; data == nil {
@@ -75,9 +78,12 @@ func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry
 		return opError("commit session", err)
 	}
 	var alive bool
-	if req == nil || w.standIn { // a stand-in is of Iterate: no session of this request
+	switch {
+	case w.standIn:
+		alive, err = s.commitStandIn(ctx, w)
+	case req == nil:
 		alive, err = s.commitPlain(ctx, w)
-	} else {
+	default:
 		alive, err = s.commitTracked(ctx, req, w)
 	}
 	if committed, ok := ctx.Value(aliveKey{}).(*bool); ok {
@@ -119,22 +125,52 @@ func (s *Store) commitPlain(ctx context.Context, w write) (alive bool, err error
 	return out.OK, err
 }
 
+// commitStandIn commits under a key of All, for Iterate: over the version that All has
+// read, and without extending the session or changing whose it is.
+func (s *Store) commitStandIn(ctx context.Context, w write) (alive bool, err error) {
+	w.Unseen = true
+	tx := s.newSignInTx(nil, w)
+	f := &tx.facts
+	var out outcome
+	err = s.do(ctx, "commit session", func(ctx context.Context) (err error) {
+		if f.Sent != nil {
+			if f.Current, err = s.db.Find(ctx, w.ID); err != nil {
+				return err
+			}
+			if earlier := f.Attempted(); earlier != rules.Granted {
+				out, err = tx.repeated(earlier)
+				return err
+			}
+		}
+		f.Sent, f.SentOver = w.Data, w.version
+		out.Written, err = s.db.Update(ctx, w.Write, w.version)
+		return err
+	})
+	if err == nil && !out.OK {
+		err = ErrStale
+	}
+	if err == nil {
+		s.count(out)
+	}
+	return out.OK, err
+}
+
 // commitTracked commits under Track, which knows what the request has loaded.
 func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive bool, err error) {
-	facts := rules.Commit{User: w.User, Data: w.Data}
+	facts := rules.Commit{User: w.User, Keyed: w.keyed, Data: w.Data, SignIn: w.signIn}
 	known, ok := req.Session(w.ID)
-	if ok && known.Phase != request.Absent { // of an absent one, scs would draw a new token; this one is as good
+	if ok && known.Phase != request.Absent {
 		facts.Session = &known
 	}
 	if facts.Session == nil || known.User != w.User {
-		facts.Predecessor = req.Predecessor(w.User)
+		facts.Left, facts.HadOver = req.Left(), req.HadOver(w.User)
 	}
 	way := facts.Way()
 	switch way {
 	case rules.Keep:
 		return true, s.touchIfDue(ctx, req, known, w.TTL)
-	case rules.DropRenewal:
-		req.LostWith(w.ID, *facts.Predecessor)
+	case rules.DropWith:
+		req.LostWith(w.ID, *facts.HadOver)
 		fallthrough
 	case rules.Drop:
 		s.stat.dropped.Add(1)
@@ -142,25 +178,31 @@ func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive
 	}
 
 	tx := s.newSignInTx(req, w)
-	tx.facts.Session, tx.facts.Renews = facts.Session, facts.Predecessor
+	f := &tx.facts
+	f.Session, tx.left, f.Left = facts.Session, facts.Left, make([]rules.Left, len(facts.Left))
+	f.Continues, f.Renewal = facts.Continues()
 	tx.fresh = facts.Session == nil && way == rules.SignIn
 	var out outcome
 	err = s.do(ctx, "commit session", func(ctx context.Context) (err error) {
 		out = outcome{Merged: rules.Merged{Bytes: w.Data}}
-		switch way {
-		case rules.Update:
+		switch {
+		case way == rules.Update && f.Sent == nil:
+			f.Sent, f.SentOver = w.Data, known.Version
 			if out.Written, err = s.db.Update(ctx, w.Write, known.Version); err != nil || out.OK {
 				return err
 			}
+			f.Sent = nil
 			out, err = tx.merge(ctx)
 			return err
-		case rules.Merge:
+		case way == rules.Update || way == rules.Merge:
 			out, err = tx.merge(ctx)
 			return err
-		case rules.Insert:
+		case way == rules.Insert && f.Sent == nil:
+			f.Sent = w.Data
 			if out.Written, err = s.db.Insert(ctx, w.Write); err != nil || out.OK {
 				return err
 			}
+			f.Sent = nil
 		}
 		out, err = tx.signIn(ctx)
 		return err
@@ -176,7 +218,7 @@ func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive
 	if w.Unseen && facts.Session != nil {
 		out.Now = known.Now.Add(time.Since(known.TakenAt)) // see db.Written
 	}
-	req.Stored(w.ID, w.User, w.Data, out.Stamp, bytes.Equal(w.Data, out.Bytes), facts.Predecessor)
+	req.Stored(w.ID, w.User, w.Data, out.Stamp, bytes.Equal(w.Data, out.Bytes), facts.Left)
 	return true, nil
 }
 

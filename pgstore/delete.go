@@ -2,6 +2,8 @@ package pgstore
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -33,42 +35,129 @@ func (s *Store) Delete(token string) error { return s.DeleteCtx(context.Backgrou
 // is kept, without its data, until the sweeper deletes it, so that no request in
 // flight can bring the session back. Deleting a token that names no live session is
 // not an error.
+//
+// Under Track, RenewToken and MergeSession, which call it too, end the session as Renewed,
+// and the commit that follows continues it; and a sign-out also ends what renewals by other
+// requests have made of the session. Without Track each call is a sign-out.
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
-	id, standIn := idOf(token)
+	id, _, standIn := idOf(token)
 	req := s.requestOf(ctx)
-	if standIn { // of Iterate: no session of this request
-		req = nil
+	switch {
+	case standIn && calledToRenew():
+		return errors.New("pgstore: delete session: a session of All cannot be renewed: its user would not get the new token")
+	case standIn || req == nil:
+		_, _, err := s.signOut(ctx, request.Session{ID: id})
+		return err
+	case calledToRenew():
+		return s.renew(ctx, req, id)
 	}
-	var known request.Session
-	if req != nil {
-		known, _ = req.Session(id)
+	sessions := []request.Session{{ID: id}}
+	if known, ok := req.Session(id); ok && known.Phase != request.Absent {
+		sessions[0] = known
+	} else { // a token that RenewToken has drawn and nobody has stored: what it stands for ends
+		sessions = append(sessions, req.Left()...)
 	}
-	var met row.Row
-	var at, signedInAt time.Time
-	var ended int
-	ids, endingID := []pgtype.UUID{id}, db.NewEndingID()
-	err := s.do(ctx, "delete session", func(ctx context.Context) error {
-		b := s.db.Batch()
-		b.Lock(id, &met)
-		b.Clock(&at)
-		if known.User != "" {
-			b.SignedIn(known.User, id, &signedInAt)
+	for _, known := range sessions {
+		left, replaced, err := s.signOut(ctx, known)
+		if err != nil {
+			return err
 		}
-		b.TimeOut(ids, "", time.Time{})
-		b.End(ids, db.Ending{Reason: row.SignedOut, ID: endingID}, &ended)
+		req.SignedOut(known.ID, left, replaced)
+	}
+	return nil
+}
+
+// renew ends a session as renewed. Its data stays where it is, so that nothing is lost if
+// the answer is.
+func (s *Store) renew(ctx context.Context, req *tracked, id pgtype.UUID) error {
+	var left row.Row
+	var at time.Time
+	var renewed int
+	began, attempts := time.Now(), 0
+	err := s.do(ctx, "renew session", func(ctx context.Context) error {
+		b := s.db.Batch()
+		b.TimeOut([]pgtype.UUID{id}, "", time.Time{})
+		b.Renew(id, &renewed)
+		b.Clock(&at)
+		b.Find(id, &left)
+		attempts++
 		return s.db.Send(ctx, b)
 	})
 	if err != nil {
 		return err
 	}
-	if met.EndReason == row.SignedOut && met.Version == endingID {
-		// An earlier attempt succeeded, but its answer was lost, and with it the data that
-		// the row had held. Go on with what this request had loaded.
-		met.EndReason, met.Version, met.Data, ended = "", known.Version, known.Base, 1
+	if attempts > 1 { // it may have been done by the first one, and a fence set since
+		at = at.Add(-time.Since(began))
 	}
-	s.stat.ended.Add(int64(ended))
-	if req != nil {
-		req.Deleted(id, met, ended > 0, at, signedInAt)
-	}
+	s.stat.ended.Add(int64(renewed))
+	req.Renewed(id, left, at)
 	return nil
 }
+
+// maxLinks bounds how many links are followed from one session.
+const maxLinks = 8
+
+// signOut ends a session, or what renewals have made of one that this request had alive. It
+// returns what it has left, and whether a sign-in had replaced the session: that one is
+// left alone.
+func (s *Store) signOut(ctx context.Context, known request.Session) (left row.Row, replaced bool, err error) {
+	end := db.Ending{Reason: row.SignedOut, User: known.User, Any: true}
+	left, _, err = s.endLinked(ctx, "delete session", known.ID, end, func(_ row.Row, link row.Link) bool {
+		replaced = link.SignIn
+		return known.Had() && !replaced
+	})
+	return left, replaced, err
+}
+
+// endLinked ends a session or, as long as follow says so, the one that its link leads to,
+// if that belongs to end.User. It returns what it has left, and whether it has ended any.
+func (s *Store) endLinked(ctx context.Context, op string, id pgtype.UUID, end db.Ending,
+	follow func(row.Row, row.Link) bool) (left row.Row, ended bool, err error) {
+	for hops := 0; ; hops++ {
+		var alive, pending int
+		ids := []pgtype.UUID{id}
+		err := s.do(ctx, op, func(ctx context.Context) error {
+			b := s.db.Batch()
+			b.TimeOut(ids, "", time.Time{})
+			b.End(ids, end, &alive)
+			ofPending := end
+			ofPending.From = row.Renewed
+			b.End(ids, ofPending, &pending) // second: it may be renewed in between
+			b.Find(id, &left)
+			return s.db.Send(ctx, b)
+		})
+		if err != nil {
+			return left, ended, err
+		}
+		s.stat.ended.Add(int64(alive))
+		ended = ended || alive+pending > 0
+		link, linked := left.Link()
+		if !linked || hops == maxLinks || !follow(left, link) {
+			return left, ended, nil
+		}
+		id, end.Any = link.To, false
+	}
+}
+
+// calledToRenew reports whether scs deletes a session because another one is to continue
+// it. No argument says so: only who called does. Whoever is unknown signs out, which is safe.
+func calledToRenew() bool {
+	var pcs [16]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		switch frame.Function {
+		case renewToken, mergeSession:
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// The names under which the runtime knows them, also with -trimpath. A test pins them.
+const (
+	renewToken   = "github.com/alexedwards/scs/v2.(*SessionManager).RenewToken"
+	mergeSession = "github.com/alexedwards/scs/v2.(*SessionManager).MergeSession"
+)

@@ -45,10 +45,14 @@ func (s *Store) Each(ctx context.Context) iter.Seq2[Session, error] {
 func (s *Store) All() (map[string][]byte, error) { return s.AllCtx(context.Background()) }
 
 // AllCtx returns the data of every live session, for sm.Iterate. It holds them all
-// in memory: see Each for a way that does not. The keys are stand-ins for the
-// tokens, which are not stored: Delete and Commit take them, so that Iterate can
-// change and destroy sessions, and Find does not, so that they sign nobody in. It
-// reads page by page, each a snapshot of its own, until ctx ends.
+// in memory: see Each for a way that does not. It reads page by page, each a snapshot
+// of its own, until ctx ends.
+//
+// The keys are stand-ins for the tokens, which are not stored: Find does not take them, so
+// they sign nobody in. Delete and Commit do, so that Iterate can destroy and change
+// sessions. A Commit writes over the version that was read: it returns ErrStale if the
+// session has changed since, by another request or by an earlier Commit in the same
+// callback. It neither extends the session nor changes its user, and it cannot be renewed.
 //
 // With SessionManager.HashTokenInStore, which adds nothing here, scs hashes the
 // stand-ins too: inside Iterate, Destroy then does nothing, and Commit makes a new
@@ -56,9 +60,9 @@ func (s *Store) All() (map[string][]byte, error) { return s.AllCtx(context.Backg
 func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
 	all := make(map[string][]byte)
 	read := func(ctx context.Context, after pgtype.UUID) (int, pgtype.UUID, error) {
-		return s.db.PageData(ctx, after, pageSize, func(id pgtype.UUID, data []byte) {
+		return s.db.PageData(ctx, after, pageSize, func(id pgtype.UUID, version int64, data []byte) {
 			if s.readable(ctx, id, data) {
-				all[standInFor(id)] = data
+				all[standInFor(id, version)] = data
 			}
 		})
 	}

@@ -23,7 +23,7 @@ func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error)
 		s.noteUntracked(ctx)
 	}
 	s.stat.finds.Add(1)
-	id, standIn := idOf(token)
+	id, _, standIn := idOf(token)
 	if standIn {
 		// A key of All names a session and must not open it.
 		s.stat.misses.Add(1)

@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"crypto/sha256"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -15,15 +16,18 @@ const standInPrefix = "\x00id:"
 // text: the first 128 bits of the token's SHA-256. Session.ID and Status.ID are
 // such ids. An id signs nobody in, and may be shown and logged.
 func IDOf(token string) string {
-	id, _ := idOf(token)
+	id, _, _ := idOf(token)
 	return id.String()
 }
 
-// idOf also accepts the stand-ins of All, and says whether token is one.
-func idOf(token string) (id pgtype.UUID, standIn bool) {
+// idOf also accepts the stand-ins of All, and says whether token is one: then version is
+// that of the session when All read it.
+func idOf(token string) (id pgtype.UUID, version int64, standIn bool) {
 	if text, ok := strings.CutPrefix(token, standInPrefix); ok {
-		if id, ok := parseID(text); ok {
-			return id, true
+		text, number, _ := strings.Cut(text, ":")
+		version, err := strconv.ParseInt(number, 10, 64)
+		if id, ok := parseID(text); ok && err == nil && version > 0 {
+			return id, version, true
 		}
 	}
 	// 64 bytes hold any token of scs, whose hash then costs no allocation.
@@ -31,10 +35,12 @@ func idOf(token string) (id pgtype.UUID, standIn bool) {
 	sum := sha256.Sum256(append(buf[:0], token...))
 	id.Valid = true
 	copy(id.Bytes[:], sum[:])
-	return id, false
+	return id, 0, false
 }
 
-func standInFor(id pgtype.UUID) string { return standInPrefix + id.String() }
+func standInFor(id pgtype.UUID, version int64) string {
+	return standInPrefix + id.String() + ":" + strconv.FormatInt(version, 10)
+}
 
 // parseID reads the text form of an id.
 func parseID(text string) (pgtype.UUID, bool) {

@@ -16,17 +16,19 @@ func TestIDOf(t *testing.T) {
 	}
 }
 
-func TestStandIn(t *testing.T) {
-	id, isStandIn := idOf("token")
+func TestStandInNamesSessionAndVersion(t *testing.T) {
+	id, _, isStandIn := idOf("token")
 	if isStandIn {
 		t.Error("a token was taken for a stand-in")
 	}
-	back, isStandIn := idOf(standInFor(id))
-	if !isStandIn || back != id {
-		t.Errorf("the stand-in of %v names %v", id, back)
+	back, version, isStandIn := idOf(standInFor(id, 7))
+	if !isStandIn || back != id || version != 7 {
+		t.Errorf("the stand-in of %v, 7 names %v, %d", id, back, version)
 	}
-	if _, isStandIn := idOf(standInPrefix + "nonsense"); isStandIn {
-		t.Error("a malformed stand-in was accepted")
+	for _, bad := range []string{"nonsense", id.String(), id.String() + ":", id.String() + ":0", id.String() + ":-1", id.String() + ":x"} {
+		if _, _, isStandIn := idOf(standInPrefix + bad); isStandIn {
+			t.Errorf("a malformed stand-in was accepted: %q", bad)
+		}
 	}
 }
 
@@ -48,6 +50,6 @@ func BenchmarkIDOf(b *testing.B) {
 	token := strings.Repeat("x", 43)
 	b.ReportAllocs()
 	for b.Loop() {
-		_, _ = idOf(token)
+		_, _, _ = idOf(token)
 	}
 }

@@ -13,10 +13,12 @@ import (
 	"github.com/scspg/scspg/pgstore/internal/row"
 )
 
-// Revoke ends one session of the user. id is a Session.ID, or the result of IDOf. It
-// reports false, and does nothing, if id is not that of a live session of this user:
-// it is safe to pass an id that came from a client. A request in flight on that
-// session cannot bring it back. An empty userID is an error.
+// Revoke ends one session of the user. id is a Session.ID, or the result of IDOf; if the
+// session has been renewed since, what it has become ends. Revoke reports false, and does
+// nothing, if id is not that of a live session of this user: it is safe to pass an id that
+// came from a client. (It may also report false if the connection broke and only a second
+// attempt was answered.) A request in flight on that session cannot bring it back. An empty
+// userID is an error.
 func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 	if err := checkUserID("revoke", userID); err != nil {
 		return false, err
@@ -25,31 +27,15 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	var ended int
 	ids := []pgtype.UUID{uid}
-	err := s.do(ctx, "revoke session", func(ctx context.Context) error {
-		b := s.db.Batch()
-		b.TimeOut(ids, userID, time.Time{})
-		endForGood(b, ids, userID, &ended)
-		return s.db.Send(ctx, b)
+	_, ended, err := s.endLinked(ctx, "revoke session", uid, db.Ending{Reason: row.Revoked, User: userID}, func(left row.Row, link row.Link) bool {
+		ids = append(ids, link.To)
+		return left.User == userID
 	})
-	if err != nil {
-		return false, err
+	if req := s.requestOf(ctx); req != nil && err == nil {
+		req.Revoked(userID, func(id pgtype.UUID) bool { return slices.Contains(ids, id) })
 	}
-	s.stat.ended.Add(int64(ended))
-	if req := s.requestOf(ctx); req != nil {
-		req.Revoked(userID, func(id pgtype.UUID) bool { return id == uid })
-	}
-	return ended > 0, nil
-}
-
-// endForGood ends the user's sessions, also those that a request is just renewing: it has
-// signed them out, and is stopped. They come second, so that one which is signed out in
-// between is caught. n is set to how many were alive.
-func endForGood(b *db.Batch, ids []pgtype.UUID, user string, n *int) {
-	*n = 0
-	b.End(ids, db.Ending{Reason: row.Revoked, User: user}, n)
-	b.End(ids, db.Ending{Reason: row.Revoked, From: row.SignedOut, User: user}, nil)
+	return ended, err
 }
 
 // RevokeAll ends every session of the user, including the one that the calling
@@ -70,7 +56,7 @@ func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
 // SessionManager.HashTokenInStore no token is known: it always returns ErrNotLive.
 // An empty userID is an error.
 func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int, error) {
-	keep, standIn := idOf(keepToken)
+	keep, _, standIn := idOf(keepToken)
 	if keepToken == "" || standIn {
 		return 0, fmt.Errorf("%w: pass sm.Token(ctx) of a session that has been committed", ErrNotLive)
 	}
@@ -90,17 +76,21 @@ func (s *Store) Forget(ctx context.Context, userID string) (int, error) {
 	return s.revokeUser(ctx, &revocation{op: "forget user", user: userID, forget: true})
 }
 
-// revocation ends the sessions of a user under the user's lock.
+// revocation ends the sessions of a user under the user's lock, a page at a time: each is
+// a transaction of its own, so that it goes on where it was if it has to be repeated.
 type revocation struct {
 	op     string
 	user   string
 	keep   pgtype.UUID // the session to keep; not Valid for none
 	forget bool
+	// renewing are the user's sessions whose successor is still to come in this request:
+	// they must be kept.
+	renewing []pgtype.UUID
 
-	clock time.Time     // the database's clock, read under the lock
-	kept  row.Row       // the row of keep
-	ids   []pgtype.UUID // the sessions to end
-	fence time.Time     // as it stands after the revocation
+	after pgtype.UUID // where the page begins
+	full  bool        // whether the last page was a full one
+	sent  time.Time   // the fence that an attempt has set, perhaps
+	fence time.Time   // as it stands, once it has been set
 	ended int
 }
 
@@ -109,79 +99,112 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 		return 0, err
 	}
 	req := s.requestOf(ctx)
-	// A session that this request is renewing has no live row at the moment: its old
-	// token is signed out and its new one not yet committed. It must be kept.
-	var renewing *request.Session
 	if req != nil && !r.forget {
-		if renewing = req.Predecessor(r.user); renewing != nil && (renewing.User != r.user || !renewing.WasAlive()) {
-			renewing = nil
+		for _, left := range req.Left() {
+			if left.Phase == request.Renewing && left.User == r.user && left.Had() {
+				r.renewing = append(r.renewing, left.ID)
+			}
 		}
 	}
-	err := s.do(ctx, r.op, func(ctx context.Context) error {
-		leave, err := s.db.Turns.Enter(ctx, r.user)
-		if err != nil {
-			return err
+	// A renewal between two pages can put a session before the second one. So if there is
+	// more than one, the index is read until a pass ends nothing.
+	var err error
+	for again := true; again && err == nil; {
+		r.after, again = pgtype.UUID{}, false
+		for r.full = true; r.full && err == nil; {
+			before := r.ended
+			err = s.do(ctx, r.op, func(ctx context.Context) error { return s.revokePage(ctx, r, before) })
+			again = again || r.full && r.ended > before
+			s.stat.ended.Add(int64(r.ended - before))
 		}
-		defer leave()
-		return s.db.InTx(ctx, func(t *db.Tx) error {
-			if err := r.read(ctx, t); err != nil {
-				return err
-			}
-			switch {
-			case !r.keep.Valid || r.kept.Alive() && r.kept.User == r.user:
-			case !r.kept.Present && renewing != nil:
-			default:
-				return ErrNotLive
-			}
-			r.ids = slices.DeleteFunc(r.ids, func(id pgtype.UUID) bool {
-				return r.keep.Valid && id == r.keep || renewing != nil && id == renewing.ID
-			})
-			return r.carryOut(ctx, t)
-		})
-	})
-	if err != nil {
-		if req != nil && r.kept.Present {
-			req.Met(r.keep, r.kept)
-		}
-		return 0, err
 	}
-	s.stat.ended.Add(int64(r.ended))
-	switch {
-	case req == nil:
-	case r.forget:
-		req.Forgot(r.user)
-	default:
+	if req != nil && !r.fence.IsZero() {
 		req.Fenced(r.user, r.fence)
 		req.Revoked(r.user, func(id pgtype.UUID) bool { return !r.keep.Valid || id != r.keep })
 	}
-	return r.ended, nil
+	if req != nil && r.forget && err == nil {
+		req.Forgot(r.user)
+	}
+	return r.ended, err
 }
 
-// read takes the user's lock, and reads what there is to end.
-func (r *revocation) read(ctx context.Context, t *db.Tx) error {
-	b := t.Begin()
-	b.LockUser(r.user, &r.fence)
-	// Read once the lock is held: sign-ins that came before are in the index, and
-	// those that come after meet the fence.
-	b.Clock(&r.clock)
-	if r.keep.Valid {
-		b.Lock(r.keep, &r.kept)
+// revokePage ends a page of the user's sessions.
+func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error {
+	leave, err := s.db.Turns.Enter(ctx, r.user)
+	if err != nil {
+		return err
 	}
-	b.UserIDs(r.user, &r.ids)
-	return t.Send(ctx, b)
-}
+	defer leave()
+	return s.db.InTx(ctx, func(t *db.Tx) error {
+		var fence, clock time.Time
+		var kept row.Row
+		var ids []pgtype.UUID
+		b := t.Begin()
+		b.LockUser(r.user, &fence)
+		// Read once the lock is held: sign-ins that came before are in the index, and
+		// those that come after meet the fence.
+		b.Clock(&clock)
+		if r.keep.Valid {
+			b.Lock(r.keep, &kept)
+		}
+		b.UserIDs(r.user, r.after, r.fence, pageSize, &ids)
+		if err := t.Send(ctx, b); err != nil {
+			return err
+		}
+		spared := append([]pgtype.UUID{r.keep}, r.renewing...)
+		switch applied := !r.sent.IsZero() && !fence.Before(r.sent); {
+		case !r.fence.IsZero(), applied:
+			if r.fence.IsZero() { // an earlier attempt was: who has signed in since is not meant
+				r.fence = fence
+				b := t.Batch()
+				b.UserIDs(r.user, r.after, r.fence, pageSize, &ids)
+				if err := t.Send(ctx, b); err != nil {
+					return err
+				}
+			}
+			// What the kept session has become since is spared, too.
+			for link, ok := kept.Link(); ok && !link.SignIn; link, ok = kept.Link() {
+				spared = append(spared, link.To)
+				b := t.Batch()
+				b.Lock(link.To, &kept)
+				if err := t.Send(ctx, b); err != nil {
+					return err
+				}
+			}
+		case !r.keep.Valid, kept.Alive() && kept.User == r.user, !kept.Present && len(r.renewing) > 0:
+		default:
+			return ErrNotLive
+		}
+		full, after := len(ids) == pageSize, pgtype.UUID{}
+		if full && !r.forget { // which takes them out of the index
+			after = ids[len(ids)-1]
+		}
+		ids = slices.DeleteFunc(ids, func(id pgtype.UUID) bool { return slices.Contains(spared, id) })
 
-// carryOut ends the sessions, and commits.
-func (r *revocation) carryOut(ctx context.Context, t *db.Tx) error {
-	b := t.Batch()
-	b.TimeOut(r.ids, r.user, r.clock)
-	endForGood(b, r.ids, r.user, &r.ended)
-	if r.forget {
-		b.Anonymize(r.user, r.ids)
-		b.Delist(r.user, r.ids...)
-		b.Forget(r.user)
-	} else {
-		b.Fence(r.user, r.clock, &r.fence)
-	}
-	return t.Commit(ctx, b)
+		var ended int
+		b = t.Batch()
+		b.TimeOut(ids, r.user, clock)
+		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user}, &ended)
+		// Second, so that a session that is renewed in between is caught.
+		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user, From: row.Renewed}, nil)
+		switch {
+		case r.forget:
+			b.Anonymize(r.user, ids)
+			b.Delist(r.user, ids...)
+			if !full {
+				b.Forget(r.user)
+			}
+		case r.fence.IsZero():
+			r.sent = clock
+			b.Fence(r.user, clock, &fence)
+		}
+		if err := t.Commit(ctx, b); err != nil {
+			return err
+		}
+		r.full, r.after, r.ended = full, after, before+ended
+		if !r.forget && r.fence.IsZero() {
+			r.fence = fence
+		}
+		return nil
+	})
 }

@@ -3,6 +3,7 @@ package pgstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -15,27 +16,35 @@ type aliveKey struct{}
 // SignIn signs a user in on the session of ctx. It renews the session's token (the
 // OWASP session cheat sheet asks for that at every change of privilege), puts userID
 // under Codec.UserKey, and commits. userID is what the app keeps there: a string, an
-// integer or a fmt.Stringer. If it is empty, or not usable as an id, SignIn returns
-// an error and has changed nothing.
+// integer or a fmt.Stringer. If it is empty, or not usable as an id, or ctx has ended,
+// SignIn returns an error and has changed nothing.
 //
-// Check the password first: SignIn does not. The session keeps its other values. If
-// another user may be signed in on it, call sm.Destroy first, or that user's values
-// become this one's.
+// Check the password first: SignIn does not. The session keeps its other values, unless
+// another user was signed in on it: then all are removed. Whatever has become of the
+// browser's old session, the sign-in goes through; if it is still alive, under whatever
+// token other requests have given it, it ends.
 //
 // SignIn returns ErrUserLimit if the user's limit refuses the sign-in, and ErrEnded
-// if the session was ended meanwhile. After these and any other later error nobody is
-// signed in, not even the user who was before: the old token is void and the key has
-// been removed. LoadAndSave then commits what is left as an anonymous session, so the
-// handler is free to answer; call sm.Destroy to leave none behind.
+// if RevokeAll or RevokeOthers has run for this user since the request began. After these
+// and any other later error nobody is signed in, not even the user who was before: the old
+// token is void and the key has been removed. LoadAndSave then commits what is left as an
+// anonymous session, so the handler is free to answer; call sm.Destroy to leave none behind.
 //
 // ctx must hold session data, as it does inside LoadAndSave or after sm.Load; without
 // it scs panics. sm must use this Store and a Codec with a UserKey.
 func (s *Store) SignIn(ctx context.Context, sm *scs.SessionManager, userID any) error {
+	if err := ctx.Err(); err != nil {
+		return opError("sign in", err)
+	}
+	if store, ok := sm.Store.(*Store); !ok || store != s {
+		return fmt.Errorf("pgstore: sign in: SessionManager.Store is %T, not the Store whose SignIn is called", sm.Store)
+	}
 	key, err := userKey(sm.Codec)
 	if err != nil {
 		return err
 	}
-	if _, err := signInID(key, userID); err != nil {
+	id, err := signInID(key, userID)
+	if err != nil {
 		return err
 	}
 	if _, err := sm.Codec.Encode(time.Now(), map[string]any{key: userID}); err != nil {
@@ -44,6 +53,11 @@ func (s *Store) SignIn(ctx context.Context, sm *scs.SessionManager, userID any) 
 	if err := sm.RenewToken(ctx); err != nil {
 		sm.Remove(ctx, key)
 		return err
+	}
+	if s.ofAnother(ctx, sm, key, id) {
+		if err := sm.Clear(ctx); err != nil {
+			return err
+		}
 	}
 	sm.Put(ctx, key, userID)
 	alive := false
@@ -55,6 +69,21 @@ func (s *Store) SignIn(ctx context.Context, sm *scs.SessionManager, userID any) 
 		sm.Remove(ctx, key)
 	}
 	return err
+}
+
+// ofAnother reports whether the session of ctx is, or was when the request loaded it, that of
+// another user than id.
+func (s *Store) ofAnother(ctx context.Context, sm *scs.SessionManager, key, id string) bool {
+	is := func(user string) bool { return user != "" && user != id }
+	if req := s.requestOf(ctx); req != nil {
+		for _, left := range req.Left() {
+			if is(left.User) {
+				return true
+			}
+		}
+	}
+	user, err := userIDOf(key, sm.Get(ctx, key))
+	return err != nil || is(user)
 }
 
 func userKey(codec scs.Codec) (string, error) {

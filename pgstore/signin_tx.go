@@ -2,11 +2,13 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/scspg/scspg/pgstore/internal/db"
+	"github.com/scspg/scspg/pgstore/internal/request"
 	"github.com/scspg/scspg/pgstore/internal/row"
 	"github.com/scspg/scspg/pgstore/internal/rules"
 )
@@ -21,9 +23,10 @@ import (
 // under a new token.
 //
 // The first round trip locks the user's row in scs_users, then the session's row and
-// that of the session it renews, and reads the user's sessions. What to do is decided
-// by package rules, while the locks are held. The second round trip evicts, writes,
-// updates the user's index, and commits.
+// those of the sessions that the request has left for it, and reads the user's sessions.
+// If somebody else has continued one of these, further ones follow the links. What to do
+// is decided by package rules, while the locks are held. The last round trip evicts,
+// writes, updates the user's index, and commits.
 //
 // It runs at READ COMMITTED. With a snapshot taken before the lock was granted, two
 // sign-ins would not see each other, and both would find room.
@@ -31,14 +34,16 @@ type signInTx struct {
 	store  *Store
 	req    *tracked // nil without Track
 	write  write
+	left   []request.Session // what the request has left for this session
 	facts  rules.Facts
 	fresh  bool // nobody else knows the token, and this is the first attempt: its row need not be locked
 	client db.Client
 }
 
+// newSignInTx returns the transaction for w, of a request that may be nil.
 func (s *Store) newSignInTx(req *tracked, w write) *signInTx {
 	tx := &signInTx{store: s, req: req, write: w, facts: rules.Facts{
-		ID: w.ID, Existing: w.standIn, User: w.User, Keyed: w.keyed, Data: w.Data, TTL: w.TTL,
+		ID: w.ID, User: w.User, Keyed: w.keyed, Data: w.Data, TTL: w.TTL, SignIn: w.signIn, Continues: -1,
 		Policy: rules.Policy(s.cfg.LimitPolicy),
 	}}
 	if req != nil {
@@ -63,12 +68,30 @@ func (tx *signInTx) signIn(ctx context.Context) (out outcome, err error) {
 		}
 		defer leave()
 	}
+	out, err = tx.attempt(ctx)
+	if errors.Is(err, errTooMany) {
+		if err = tx.trim(ctx); err == nil {
+			out, err = tx.attempt(ctx)
+		}
+	}
+	return out, err
+}
+
+// attempt runs the transaction once.
+func (tx *signInTx) attempt(ctx context.Context) (out outcome, err error) {
+	s, f := tx.store, &tx.facts
 	err = s.db.InTx(ctx, func(t *db.Tx) error {
 		if err := tx.read(ctx, t); err != nil {
 			return err
 		}
+		if len(f.Others) > pageSize {
+			return errTooMany
+		}
 		v := f.Verdict()
 		switch v.Outcome {
+		case rules.Granted:
+			out, err = tx.carryOut(ctx, t, v)
+			return err
 		case rules.Lost:
 			out = outcome{met: v.Met}
 			return nil
@@ -77,11 +100,65 @@ func (tx *signInTx) signIn(ctx context.Context) (out outcome, err error) {
 			return ErrUserLimit
 		case rules.Unkeyed:
 			return errUnkeyed
+		default:
+			out, err = tx.repeated(v.Outcome)
+			return err
 		}
-		out, err = tx.carryOut(ctx, t, v)
-		return err
 	})
 	return out, err
+}
+
+// errTooMany: the user has more sessions than are read at once.
+var errTooMany = errors.New("the user has too many sessions")
+
+// trim makes the sessions of a user few enough to be read at once, page by page, each in a
+// transaction of its own: if the time does not suffice, the next sign-in goes on. It ends
+// what is beyond the limit, and takes what is gone out of the index.
+func (tx *signInTx) trim(ctx context.Context) error {
+	s, f := tx.store, &tx.facts
+	var kept []row.UserSession
+	var after pgtype.UUID
+	for full := true; full; {
+		err := s.db.InTx(ctx, func(t *db.Tx) error {
+			var page []row.UserSession
+			b := t.Begin()
+			b.LockUser(f.User, &f.Fence)
+			b.UserSessions(f.User, after, pageSize, &page)
+			b.Clock(&f.Clock.Read)
+			if err := t.Send(ctx, b); err != nil {
+				return err
+			}
+			if full = len(page) == pageSize; len(page) > 0 {
+				after = page[len(page)-1].ID
+			}
+			f.Others = append(kept, page...)
+			v := f.Trim()
+			if v.Outcome == rules.Refused {
+				s.stat.refusals.Add(1)
+				return ErrUserLimit
+			}
+			kept = v.Stay
+			evicted := 0
+			b = t.Batch()
+			tx.end(b, v, &evicted)
+			err := t.Commit(ctx, b)
+			s.stat.evictions.Add(int64(evicted))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end ends the sessions that have to go, and takes them out of the index.
+func (tx *signInTx) end(b *db.Batch, v rules.Verdict, evicted *int) {
+	f := &tx.facts
+	b.TimeOut(v.TimedOut, f.User, f.Clock.Read)
+	ended := append(v.Evict, v.TimedOut...) // a write may just have extended one that has timed out: it is alive again
+	b.End(ended, db.Ending{Reason: row.Evicted, User: f.User}, evicted)
+	b.Delist(f.User, append(ended, v.Stale...)...)
 }
 
 // read takes the locks and reads what the verdict needs.
@@ -94,24 +171,35 @@ func (tx *signInTx) read(ctx context.Context, t *db.Tx) error {
 	}
 	if !tx.fresh { // else there should be no row; if there is one, SignIn fails, and the next attempt locks it
 		b.Lock(f.ID, &f.Current)
+		b.SignedIn(f.User, f.ID, &f.Since)
 	}
-	if f.Renews != nil {
-		b.Lock(f.Renews.ID, &f.Renewed)
+	for i, l := range tx.left {
+		f.Left[i] = rules.Left{Session: l, At: l.ID}
+		b.Lock(l.ID, &f.Left[i].Row)
+		b.SignedIn(l.User, l.ID, &f.Left[i].Since)
+	}
+	if f.Limit > 0 {
+		b.UserSessions(f.User, pgtype.UUID{}, pageSize+1, &f.Others)
 	}
 	if f.User != "" {
-		if f.Limit > 0 {
-			b.UserSessions(f.User, &f.Others)
-		}
-		if !tx.fresh {
-			b.SignedIn(f.User, f.ID, &f.Since)
-		}
-		if f.IsRenewal() {
-			b.SignedIn(f.User, f.Renews.ID, &f.RenewedSince)
-		}
 		b.Clock(&f.Clock.Read) // last, so that no wait for a lock comes after it
 	}
 	err := t.Send(ctx, b)
 	f.Clock.Heard, tx.fresh = time.Now(), false
+	for err == nil {
+		i, to, ok := f.Follow()
+		if !ok {
+			break
+		}
+		var r row.Row
+		var since time.Time
+		b := t.Batch()
+		b.Lock(to, &r)
+		b.SignedIn(f.User, to, &since)
+		if err = t.Send(ctx, b); err == nil {
+			f.Followed(i, to, r, since)
+		}
+	}
 	return err
 }
 
@@ -121,29 +209,25 @@ func (tx *signInTx) carryOut(ctx context.Context, t *db.Tx, v rules.Verdict) (ou
 	out.Merged, out.signedIn = f.Merge(), f.User != ""
 	w.Data, w.TTL = out.Bytes, out.TTL
 
-	ended := append(v.Evict, v.TimedOut...) // a write may just have extended one that has timed out: it is alive again
 	b := t.Batch()
-	b.TimeOut(v.TimedOut, f.User, f.Clock.Read)
-	b.End(ended, db.Ending{Reason: row.Evicted, User: f.User}, &out.evicted)
-	stale := append(ended, v.Stale...)
-	if p := f.Renews; p != nil && p.WasAlive() {
-		b.End([]pgtype.UUID{p.ID}, db.Ending{Reason: row.Renewed, From: row.SignedOut, User: p.RowAtDelete.User}, nil)
-		stale = append(stale, p.ID)
+	tx.end(b, v, &out.evicted)
+	for _, s := range f.Successions() {
+		b.Link(s.ID, s.Reason, s.Link)
+		b.Delist(s.User, s.ID)
 	}
 	if f.Current.Present {
 		b.SwitchUser(w, &out.Written)
 	} else {
 		b.SignIn(w, &out.Written)
 	}
-	if f.Current.User != "" && f.Current.User != f.User {
+	if f.Current.User != f.User {
 		// The sweep deletes the index row of the session's last user only.
 		b.Delist(f.Current.User, f.ID)
 	}
 	if f.User != "" {
 		b.Enlist(f.User, f.ID, f.SignedInAt(), tx.client)
-		b.Delist(f.User, stale...)
 	}
-	f.Sent = w.Data
+	f.Sent, f.SentOver = w.Data, f.Current.Version
 	err = t.Commit(ctx, b)
 	return out, err
 }
@@ -163,11 +247,27 @@ func (tx *signInTx) merge(ctx context.Context) (out outcome, err error) {
 			out.met = f.Current
 			return nil
 		}
+		if earlier := f.Attempted(); earlier != rules.Granted {
+			out, err = tx.repeated(earlier)
+			return err
+		}
 		out.Merged = f.Merge()
 		w.Data, w.TTL = out.Bytes, out.TTL
 		b = t.Batch()
 		b.Update(w, f.Current.Version, &out.Written)
+		f.Sent, f.SentOver = w.Data, f.Current.Version
 		return t.Commit(ctx, b)
 	})
 	return out, err
+}
+
+// repeated is the outcome if an earlier attempt, whose answer was lost, may have succeeded.
+func (tx *signInTx) repeated(earlier rules.Outcome) (outcome, error) {
+	f := &tx.facts
+	if earlier != rules.Done {
+		return outcome{}, errInDoubt
+	}
+	return outcome{
+		Written: db.Written{Stamp: f.Current.Stamp, OK: true}, Merged: rules.Merged{Bytes: f.Sent}, signedIn: f.Current.User != "",
+	}, nil
 }

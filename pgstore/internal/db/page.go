@@ -15,7 +15,7 @@ import (
 func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int) ([]row.Listed, error) {
 	var users []string
 	var ids []pgtype.UUID
-	page, err := d.page(ctx, after, n, false, func(s row.Listed, _ []byte) {
+	page, err := d.page(ctx, after, n, false, func(s row.Listed, _ int64, _ []byte) {
 		if s.User != "" {
 			users, ids = append(users, s.User), append(ids, s.ID)
 		}
@@ -39,15 +39,15 @@ func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int) ([]row.Listed, 
 
 // PageData calls f with the data of up to n live sessions, in the order of their ids, and
 // returns how many there were and the last id.
-func (d *DB) PageData(ctx context.Context, after pgtype.UUID, n int, f func(id pgtype.UUID, data []byte)) (int, pgtype.UUID, error) {
-	page, err := d.page(ctx, after, n, true, func(s row.Listed, data []byte) { f(s.ID, data) })
+func (d *DB) PageData(ctx context.Context, after pgtype.UUID, n int, f func(id pgtype.UUID, version int64, data []byte)) (int, pgtype.UUID, error) {
+	page, err := d.page(ctx, after, n, true, func(s row.Listed, version int64, data []byte) { f(s.ID, version, data) })
 	if len(page) > 0 {
 		after = page[len(page)-1].ID
 	}
 	return len(page), after, err
 }
 
-func (d *DB) page(ctx context.Context, after pgtype.UUID, n int, withData bool, f func(row.Listed, []byte)) (page []row.Listed, err error) {
+func (d *DB) page(ctx context.Context, after pgtype.UUID, n int, withData bool, f func(row.Listed, int64, []byte)) (page []row.Listed, err error) {
 	rows, err := d.pool.Query(ctx, d.q(sqlPage), after, n, withData)
 	if err != nil {
 		return nil, err
@@ -55,11 +55,12 @@ func (d *DB) page(ctx context.Context, after pgtype.UUID, n int, withData bool, 
 	defer rows.Close()
 	for rows.Next() {
 		var s row.Listed
+		var version int64
 		var data []byte
-		if err := rows.Scan(&s.ID, &s.User, &s.Expiry, &s.LastSeen, &data); err != nil {
+		if err := rows.Scan(&s.ID, &s.User, &s.Expiry, &s.LastSeen, &version, &data); err != nil {
 			return nil, err
 		}
-		f(s, data)
+		f(s, version, data)
 		page = append(page, s)
 	}
 	return page, rows.Err()

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -18,6 +17,9 @@ func (d *DB) Find(ctx context.Context, id pgtype.UUID) (r row.Row, err error) {
 	err = scanRow(&r)(d.pool.QueryRow(ctx, d.q(sqlFind), id))
 	return r, err
 }
+
+// Find is DB.Find within a batch.
+func (b *Batch) Find(id pgtype.UUID, r *row.Row) { b.add(sqlFind, id).QueryRow(scanRow(r)) }
 
 // Lock locks the row of a session and reads it.
 func (b *Batch) Lock(id pgtype.UUID, r *row.Row) { b.add(sqlLock, id).QueryRow(scanRow(r)) }
@@ -108,18 +110,15 @@ func (d *DB) Touch(ctx context.Context, id pgtype.UUID, user string, version int
 type Ending struct {
 	Reason string
 	From   string // the reason that it replaces; "" ends live sessions
-	User   string // "": whoever has them
-	ID     int64  // see NewEndingID; 0 if nobody will ask
+	User   string // whose they must be, "" for nobody's
+	Any    bool   // whoever has them
 }
-
-// NewEndingID returns a number that identifies one ending. The column version of the
-// tombstones holds it, so that if the server's answer is lost, the next attempt
-// recognizes the sessions that the first one ended. It is negative; versions of live
-// sessions are positive.
-func NewEndingID() int64 { return -1 - rand.Int64() }
 
 // End ends sessions, and counts in n those that it has ended, unless n is nil.
 func (b *Batch) End(ids []pgtype.UUID, e Ending, n *int) {
+	if n != nil {
+		*n = 0
+	}
 	if len(ids) == 0 {
 		return
 	}
@@ -127,16 +126,29 @@ func (b *Batch) End(ids []pgtype.UUID, e Ending, n *int) {
 	if len(ids) == 1 {
 		sql, which = sqlEnd, ids[0]
 	}
-	b.add(sql, which, e.Reason, nullable(e.From), nullable(e.User), e.ID).Query(func(rows pgx.Rows) error {
-		ended := 0
+	b.add(sql, which, e.Reason, nullable(e.From), pgtype.Text{String: e.User, Valid: !e.Any}).Query(count(n))
+}
+
+// Renew ends a live session as renewed, and counts it in n.
+func (b *Batch) Renew(id pgtype.UUID, n *int) { b.add(sqlRenew, id).Query(count(n)) }
+
+// count counts the rows in n, unless it is nil.
+func count(n *int) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		found := 0
 		for rows.Next() {
-			ended++
+			found++
 		}
 		if n != nil {
-			*n = ended
+			*n = found
 		}
 		return rows.Err()
-	})
+	}
+}
+
+// Link enters the session that goes on in the stead of one whose row is locked.
+func (b *Batch) Link(id pgtype.UUID, reason string, to row.Link) {
+	b.add(sqlLink, id, reason, to.Encode())
 }
 
 // TimeOut ends those of the sessions that have timed out by the start of the transaction
@@ -168,11 +180,11 @@ func (b *Batch) Enlist(user string, id pgtype.UUID, createdAt time.Time, c Clien
 	b.add(sqlEnlist, user, id, pgtype.Timestamptz{Time: createdAt, Valid: !createdAt.IsZero()}, nullable(ip), nullable(c.UserAgent))
 }
 
-// Delist takes sessions out of the user's index.
+// Delist takes sessions out of the user's index, if there is a user.
 func (b *Batch) Delist(user string, ids ...pgtype.UUID) {
-	switch len(ids) {
-	case 0:
-	case 1:
+	switch {
+	case user == "" || len(ids) == 0:
+	case len(ids) == 1:
 		b.add(sqlDelist, user, ids[0])
 	default:
 		b.add(sqlDelistAll, user, ids)

@@ -20,6 +20,8 @@ const (
 	// transaction waits for. A write whose decision needed a lock reads the row again
 	// once it holds it.
 	alive = `end_reason IS NULL AND expiry > now()`
+	// Renewed, and without a successor yet.
+	pending = `end_reason = 'renewed' AND version > 0`
 
 	sqlFind = `SELECT data, coalesce(user_id, ''), version, coalesce(end_reason, ''), expiry, last_seen_at, now()
 		FROM scs_sessions WHERE id = $1`
@@ -51,18 +53,22 @@ const (
 			expiry = greatest(expiry, now() + $2::float8 * interval '1 microsecond'), last_seen_at = now()
 		WHERE id = $1 AND ` + alive + ` AND user_id IS NOT DISTINCT FROM $3::text AND version = $4` + stamp
 
-	// Ends sessions: on sign-out, revocation and eviction, and the old row of a renewal.
-	// $3 is the reason to replace (NULL for live sessions), $4 the user or NULL for any.
-	// $5 goes to version, which a tombstone does not need otherwise; see NewEndingID.
+	// Ends sessions: on sign-out, revocation and eviction. $3 is the reason to replace
+	// (NULL for live sessions; 'renewed' for those that have no successor yet), $4 the
+	// user they must have ('' for nobody), or NULL.
 	//
 	// One session has a statement of its own: for an array parameter the generic plan
 	// assumes ten elements, so PostgreSQL finds a custom plan for one element cheaper
 	// and plans anew at each execution, which costs more than the update.
 	sqlEnd    = end + `id = $1` + endIf
 	sqlEndAll = end + `id = ANY($1::uuid[])` + endIf
-	end       = `UPDATE scs_sessions SET end_reason = $2, data = '', version = $5 WHERE `
+	end       = `UPDATE scs_sessions SET end_reason = $2, data = '' WHERE `
 	endIf     = ` AND end_reason IS NOT DISTINCT FROM $3::text AND (expiry > now() OR $3::text IS NOT NULL)
-			AND ($4::text IS NULL OR user_id = $4::text) RETURNING id`
+			AND version > 0 AND ($4::text IS NULL OR coalesce(user_id, '') = $4::text) RETURNING id`
+	// A renewal leaves the data where it is, until the session that goes on is stored.
+	sqlRenew = `UPDATE scs_sessions SET end_reason = 'renewed' WHERE id = $1 AND ` + alive + ` RETURNING id`
+	// Under the lock of the row, which says that it may be done.
+	sqlLink = `UPDATE scs_sessions SET end_reason = $2, data = $3, version = 0 WHERE id = $1`
 
 	// Ends sessions that have timed out, by now() or by a later reading of the clock. A
 	// write that began before they did may be waiting for the row, and would find it alive
@@ -79,11 +85,13 @@ const (
 	sqlClock    = `SELECT clock_timestamp()`
 	sqlLockUser = `INSERT INTO scs_users (user_id) VALUES ($1)
 		ON CONFLICT (user_id) DO UPDATE SET fence = scs_users.fence RETURNING fence`
-	sqlUserIDs  = `SELECT id, created_at FROM scs_user_sessions WHERE user_id = $1`
-	sqlSignedIn = sqlUserIDs + ` AND id = $2`
+	sqlSignedIn  = `SELECT created_at FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
+	sqlUserIDs   = `SELECT id FROM scs_user_sessions WHERE user_id = $1 AND id > $2 AND created_at <= $3 ORDER BY id LIMIT $4`
+	sqlUserIndex = `SELECT id, created_at FROM scs_user_sessions WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3`
 	// By id, not by user: the rows of a user's sessions are wherever their ids put them.
-	sqlUserRows = `SELECT id, last_seen_at, expiry, end_reason IS NOT NULL OR user_id IS DISTINCT FROM $1
-		FROM scs_sessions WHERE id = ANY(ARRAY(SELECT id FROM scs_user_sessions WHERE user_id = $1))`
+	sqlUserRows = `SELECT id, last_seen_at, expiry,
+			end_reason IS NOT NULL AND NOT (` + pending + `) OR user_id IS DISTINCT FROM $1, end_reason IS NOT NULL AND ` + pending + `
+		FROM scs_sessions WHERE id = ANY(ARRAY(SELECT id FROM scs_user_sessions WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3))`
 	sqlSignIn = `INSERT INTO scs_sessions (id, user_id, data, expiry, last_seen_at)
 		VALUES ($1, $2, $3, now() + $4::float8 * interval '1 microsecond', now())` + stamp
 	sqlSwitchUser = `UPDATE scs_sessions SET user_id = $2, data = $3, version = version + 1,
@@ -114,7 +122,7 @@ const (
 	sqlCount = `SELECT count(*) FROM scs_sessions ` + ofUser
 
 	// Keyset pages over every live session, with their data or without.
-	sqlPage = `SELECT id, coalesce(user_id, ''), expiry, last_seen_at, CASE WHEN $3::bool THEN data END
+	sqlPage = `SELECT id, coalesce(user_id, ''), expiry, last_seen_at, version, CASE WHEN $3::bool THEN data END
 		FROM scs_sessions WHERE id > $1 AND ` + alive + ` ORDER BY id LIMIT $2`
 
 	sqlEstimate = `SELECT coalesce(reltuples, -1)::float8 FROM pg_class WHERE oid = 'scs_sessions'::regclass`

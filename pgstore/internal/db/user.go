@@ -36,29 +36,37 @@ func (b *Batch) Clock(at *time.Time) {
 	b.add(sqlClock).QueryRow(func(r pgx.Row) error { return r.Scan(at) })
 }
 
-// SignedIn reads since when the user has had a session, zero if it is not in the index.
+// SignedIn reads since when the user has had a session, zero if it is not in the index, or
+// if user is "".
 func (b *Batch) SignedIn(user string, id pgtype.UUID, at *time.Time) {
+	*at = time.Time{}
+	if user == "" {
+		return
+	}
 	b.add(sqlSignedIn, user, id).QueryRow(func(r pgx.Row) error {
-		*at = time.Time{}
-		return ignoreNoRows(r.Scan(&pgtype.UUID{}, at))
+		return ignoreNoRows(r.Scan(at))
 	})
 }
 
-// UserIDs reads the ids in the user's index.
-func (b *Batch) UserIDs(user string, ids *[]pgtype.UUID) {
-	b.add(sqlUserIDs, user).Query(func(rows pgx.Rows) (err error) {
-		*ids, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (id pgtype.UUID, err error) {
-			return id, r.Scan(&id, nil)
-		})
+// UserIDs reads a page of the user's index: n ids after the one given, of sessions that
+// began until then; zero: whenever.
+func (b *Batch) UserIDs(user string, after pgtype.UUID, until time.Time, n int, ids *[]pgtype.UUID) {
+	at := pgtype.Timestamptz{Time: until, Valid: true}
+	if until.IsZero() {
+		at.InfinityModifier = pgtype.Infinity
+	}
+	b.add(sqlUserIDs, user, first(after), at, n).Query(func(rows pgx.Rows) (err error) {
+		*ids, err = pgx.CollectRows(rows, pgx.RowTo[pgtype.UUID])
 		return err
 	})
 }
 
-// UserSessions reads the user's index, and what has become of the sessions in it.
-func (b *Batch) UserSessions(user string, list *[]row.UserSession) {
+// UserSessions reads a page of the user's index: n sessions after the one given, and what
+// has become of them.
+func (b *Batch) UserSessions(user string, after pgtype.UUID, n int, list *[]row.UserSession) {
 	at := make(map[pgtype.UUID]int)
 	*list = nil
-	b.add(sqlUserIDs, user).Query(func(rows pgx.Rows) error {
+	b.add(sqlUserIndex, user, first(after), n).Query(func(rows pgx.Rows) error {
 		s := row.UserSession{Gone: true}
 		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.CreatedAt}, func() error {
 			at[s.ID] = len(*list)
@@ -67,19 +75,23 @@ func (b *Batch) UserSessions(user string, list *[]row.UserSession) {
 		})
 		return err
 	})
-	b.add(sqlUserRows, user).Query(func(rows pgx.Rows) error {
+	b.add(sqlUserRows, user, first(after), n).Query(func(rows pgx.Rows) error {
 		var s row.UserSession
-		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.LastSeen, &s.Expiry, &s.Gone}, func() error {
-			i, ok := at[s.ID]
-			if !ok { // its index row came between the two statements; that takes the lock, so it cannot be this user's
-				return nil
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.LastSeen, &s.Expiry, &s.Gone, &s.Pending}, func() error {
+			if i, ok := at[s.ID]; ok { // under the user's lock, both statements see the same index
+				s.CreatedAt = (*list)[i].CreatedAt
+				(*list)[i] = s
 			}
-			s.CreatedAt = (*list)[i].CreatedAt
-			(*list)[i] = s
 			return nil
 		})
 		return err
 	})
+}
+
+// first returns id, or the one before all others.
+func first(id pgtype.UUID) pgtype.UUID {
+	id.Valid = true
+	return id
 }
 
 // Listing reads the user's live sessions, in one snapshot.

@@ -5,11 +5,14 @@ import (
 	"cmp"
 	"encoding"
 	"encoding/gob"
+	"fmt"
 	"reflect"
+	"time"
 )
 
-// Same reports whether two encoded sessions, frames or what scs.GobCodec has written, are
-// the same: deadline, user and values.
+// Same reports whether b, an encoded session as a holds it, is a unchanged: a frame, or what
+// scs.GobCodec has written. The same are deadline, values and user, unless b does not say
+// whose it is.
 func Same(a, b []byte) bool {
 	if bytes.Equal(a, b) {
 		return true
@@ -20,7 +23,7 @@ func Same(a, b []byte) bool {
 		return errA == nil && errB == nil && deadlineA.Equal(deadlineB) && equal(reflect.ValueOf(valuesA), reflect.ValueOf(valuesB))
 	}
 	x, y := open(a), open(b)
-	if x.left != y.left || !x.deadline.Equal(y.deadline) || x.keyed != y.keyed || !bytes.Equal(x.user, y.user) {
+	if x.left != y.left || !x.deadline.Equal(y.deadline) || y.keyed && (!x.keyed || !bytes.Equal(x.user, y.user)) {
 		return false
 	}
 	for {
@@ -32,6 +35,22 @@ func Same(a, b []byte) bool {
 			return false
 		}
 	}
+}
+
+// Holds reports whether a value of the encoded session reads as the user's id. It is for
+// data that does not say whose it is.
+func Holds(b []byte, user string) bool {
+	read := DecodeGobCodec
+	if Is(b) {
+		read = func(b []byte) (time.Time, map[string]any, error) { return Decode(b, "") }
+	}
+	_, values, err := read(b)
+	for _, v := range values {
+		if err == nil && fmt.Sprint(v) == user {
+			return true
+		}
+	}
+	return false
 }
 
 // sameValue reports whether two fields hold the same value. gob writes maps in no

@@ -1,16 +1,19 @@
 // Package request holds what one HTTP request knows of its sessions: each is in one
 // phase, and every event that changes a phase is a method of Request.
 //
-//	event                 Absent  Live       Over     Closed   Renewing        Continued
-//	Found, alive          Live    -          -        -        -               -
-//	Found or Met, over    Over    Over       -        -        -               -
-//	Stored                Live    Live       -        -        -               -
-//	Stored, continuing it -       -          -        -        Continued       -
-//	Lost                  Over    Over       -        -        -               -
-//	Touched               -       Live       -        -        -               -
-//	Deleted               Renewing, Absent if never stored, Closed if revoked here; Closed and Continued stay
-//	Revoked               -       Closed     -        -        -               -
-//	Forgot                -       Closed     -        -        Closed          -
+//	event                  Absent    Live       Over    Closed  Renewing   Continued
+//	Found, alive           Live      -          -       -       -          -
+//	Found or Met, over     Over      Over       -       -       -          -
+//	Stored                 Live      Live       -       -       -          -
+//	Stored, having left it -         -          -       -       Continued  -
+//	Lost, LostWith         Over      Over       -       -       -          -
+//	Renewed                Renewing  Renewing   -       -       -          -
+//	SignedOut              -         Closed     Closed  Closed  Closed     Closed
+//	Revoked                -         Closed     -       -       -          -
+//	Forgot                 -         Closed     -       -       Closed     -
+//
+// (An absent session is Renewing only if Delete finds it in the database.) Touched and
+// NotTouched change no phase.
 package request
 
 import (
@@ -61,32 +64,33 @@ func (r *Request) Current() (Session, bool) {
 }
 
 // Unsettled returns copies of the sessions that the request used and did not commit.
-func (r *Request) Unsettled() (list []Session) {
+func (r *Request) Unsettled() []Session {
+	return r.list(func(s *Session) bool { return s.Phase == Live && !s.Settled })
+}
+
+func (r *Request) list(want func(*Session) bool) (list []Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, s := range r.sessions {
-		if s.Phase == Live && !s.Settled {
-			list = append(list, s)
+	for i := range r.sessions {
+		if want(&r.sessions[i]) {
+			list = append(list, r.sessions[i])
 		}
 	}
 	return list
 }
 
-// Predecessor returns the session that a new token for user continues, or nil: the last
-// one of that user that this request has deleted, or else the last anonymous one.
-func (r *Request) Predecessor(user string) *Session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var anonymous *Session
-	for _, s := range slices.Backward(r.sessions) {
-		switch {
-		case s.Phase == Renewing && s.User == user:
-			return &s
-		case s.Phase == Renewing && s.User == "" && anonymous == nil:
-			anonymous = &s
-		}
+// Left returns copies of the sessions that the request has left for what follows, in the
+// order in which it has come across them.
+func (r *Request) Left() (list []Session) { return r.list((*Session).Left) }
+
+// HadOver returns the last session of user that the request had alive and that others
+// have ended since, or nil.
+func (r *Request) HadOver(user string) *Session {
+	over := r.list(func(s *Session) bool { return s.Phase == Over && s.Had() && s.User == user })
+	if len(over) == 0 {
+		return nil
 	}
-	return anonymous
+	return &over[len(over)-1]
 }
 
 // Exempt reports whether the request has set this very fence itself.
@@ -172,15 +176,14 @@ func (r *Request) met(s *Session, met row.Row) {
 }
 
 // Stored records a commit of base. The row has the stamp latest, and holds just base
-// unless changes of others were merged in. If continues is not nil, the session
-// continues that one.
-func (r *Request) Stored(id pgtype.UUID, user string, base []byte, latest row.Stamp, rowHoldsBase bool, continues *Session) {
+// unless changes of others were merged in. It continues what the request had left.
+func (r *Request) Stored(id pgtype.UUID, user string, base []byte, latest row.Stamp, rowHoldsBase bool, left []Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if continues != nil {
-		if old := r.find(continues.ID); old != nil && old.Phase == Renewing {
-			old.generation++
-			old.become(Continued, row.Renewed)
+	for _, l := range left {
+		if s := r.find(l.ID); s.Phase == Renewing {
+			s.generation++
+			s.become(Continued, row.Renewed)
 		}
 	}
 	s := r.change(id)
@@ -206,14 +209,14 @@ func (r *Request) Lost(id pgtype.UUID, met row.Row) {
 }
 
 // LostWith records that a commit of a new token was dropped, because the session that
-// it continues had already ended.
-func (r *Request) LostWith(id pgtype.UUID, predecessor Session) {
+// its user came from is over.
+func (r *Request) LostWith(id pgtype.UUID, over Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.change(id)
-	s.User = predecessor.User
-	s.become(Over, predecessor.Reason)
-	s.Stamp, s.TakenAt = predecessor.Stamp, predecessor.TakenAt
+	s.User = over.User
+	s.become(Over, over.Reason)
+	s.Stamp, s.TakenAt = over.Stamp, over.TakenAt
 	r.succeed(s)
 }
 
@@ -239,39 +242,41 @@ func (r *Request) NotTouched(known Session) {
 	}
 }
 
-// Deleted records what Delete met, and whether it has ended it. signedInAt is zero if
-// unknown.
-func (r *Request) Deleted(id pgtype.UUID, met row.Row, ended bool, at, signedInAt time.Time) {
+// Renewed records that Delete was called for the session so that it be continued under a
+// new token, and what it left.
+func (r *Request) Renewed(id pgtype.UUID, left row.Row, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.find(id); s != nil {
-		again := s.Phase == Renewing && s.WasAlive() && met.EndReason == row.SignedOut // it was this request that signed it out
-		if again || s.Phase == Closed || s.Phase == Continued {
-			return
-		}
+	if s := r.find(id); !left.Present && (s == nil || !s.Had()) || s != nil && s.Phase != Live && s.Phase != Absent {
+		return // it was never stored, or it is over: nothing of it goes on
 	}
 	s := r.change(id)
-	if s.generation == 1 {
-		s.User, s.Version = met.User, met.Version
+	if !s.Had() {
+		s.User, s.Version = left.User, left.Version
 	}
 	version := s.Version // that of Base, not that of the row
-	s.stamp(met.Stamp)
-	s.Version = version
-	s.RowAtDelete, s.DeletedAt, s.CreatedAt = met, at, signedInAt
-	reason := met.Over()
-	if ended {
-		reason = row.SignedOut
+	s.stamp(left.Stamp)
+	s.Version, s.DeletedAt = version, at
+	s.become(Renewing, left.Over())
+	r.succeed(s)
+}
+
+// SignedOut records that this request has ended the session by Delete, and what it left;
+// replaced says that a sign-in had replaced the session, which is then left alone.
+func (r *Request) SignedOut(id pgtype.UUID, left row.Row, replaced bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.find(id)
+	if s == nil && !left.Present || s != nil && s.Phase == Absent {
+		return
 	}
-	switch {
-	case met.EndReason == row.Revoked && r.hasFenced(met.User):
-		// A session that this request has revoked is not continued: signing in again
-		// starts a new one.
-		s.become(Closed, row.Revoked)
-	case !met.Present && s.Base == nil:
-		// A token that was never stored leaves nothing to continue.
-	default:
-		s.become(Renewing, reason)
+	s = r.change(id)
+	if !s.Had() {
+		s.User = left.User
 	}
+	s.stamp(left.Stamp)
+	s.become(Closed, left.Over())
+	s.LeftAlone = replaced
 	r.succeed(s)
 }
 
@@ -306,8 +311,4 @@ func (r *Request) Fenced(user string, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fences = append(r.fences, fence{user: user, at: at})
-}
-
-func (r *Request) hasFenced(user string) bool {
-	return slices.ContainsFunc(r.fences, func(f fence) bool { return f.user == user })
 }

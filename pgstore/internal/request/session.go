@@ -18,11 +18,11 @@ const (
 	Live
 	// Over: it ended or timed out, or a write to it was dropped. A commit is dropped.
 	Over
-	// Closed: this request has revoked it. A commit is dropped; one of a new token
-	// continues nothing.
+	// Closed: this request has ended it itself, by a sign-out or a revocation. A commit
+	// is dropped; what follows is a new session.
 	Closed
-	// Renewing: this request has deleted it. A commit is dropped; one of a new token
-	// continues it.
+	// Renewing: this request has renewed its token, or merged it into another session. A
+	// commit is dropped; one of a new token continues it.
 	Renewing
 	// Continued: a new token of this request has taken over from it. A commit is dropped.
 	Continued
@@ -48,16 +48,21 @@ type Session struct {
 	Window       time.Duration // from last-seen time to expiry, as found: the idle timeout
 	Settled      bool          // scs has committed it, so it need not be touched at the request's end
 
-	// Of a session that was deleted.
-	RowAtDelete row.Row   // what Delete found, before it ended the session
-	DeletedAt   time.Time // by the database's clock, once the row was locked
-	CreatedAt   time.Time // when its user signed in; zero if unknown
+	DeletedAt time.Time // while Renewing: when, by the database's clock, once the row was locked
+
+	LeftAlone bool // while Closed: the sign-out came too late, a sign-in had replaced the session
 
 	generation int // grows with each change
 }
 
-// WasAlive reports whether Delete found the session alive.
-func (s *Session) WasAlive() bool { return s.RowAtDelete.Alive() }
+// Had reports whether the request has found or stored the session alive.
+func (s *Session) Had() bool { return s.Base != nil }
+
+// Left reports whether the request has left the session for what follows: renewed it, or
+// signed it out.
+func (s *Session) Left() bool {
+	return s.Phase == Renewing || s.Phase == Closed && s.Reason == row.SignedOut
+}
 
 // become is the one place where a phase changes.
 func (s *Session) become(p Phase, reason string) { s.Phase, s.Reason = p, reason }

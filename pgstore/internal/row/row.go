@@ -53,15 +53,54 @@ func (r *Row) Over() string {
 	}
 }
 
+// Pending reports whether the session was renewed and has no successor yet. Its data is
+// what it was.
+func (r *Row) Pending() bool { return r.EndReason == Renewed && r.Version != linked }
+
+// linked is the version of a row whose data is a link; those of data begin with 1.
+const linked = 0
+
+// Link is what takes the place of the data once another session goes on in its stead.
+type Link struct {
+	SignIn bool // a sign-in made it, not a renewal
+	To     pgtype.UUID
+}
+
+// What a link begins with.
+const (
+	linkOfRenewal = 1
+	linkOfSignIn  = 2
+)
+
+// Encode returns the link as a row has it.
+func (l Link) Encode() []byte {
+	kind := byte(linkOfRenewal)
+	if l.SignIn {
+		kind = linkOfSignIn
+	}
+	return append([]byte{kind}, l.To.Bytes[:]...)
+}
+
+// Link returns the link that the row holds, if it does.
+func (r *Row) Link() (l Link, ok bool) {
+	if r.EndReason == "" || r.Version != linked || len(r.Data) != 1+len(l.To.Bytes) {
+		return l, false
+	}
+	l.SignIn, l.To.Valid = r.Data[0] == linkOfSignIn, true
+	copy(l.To.Bytes[:], r.Data[1:])
+	return l, true
+}
+
 // UserSession is a session of a user, as the user index and the session table have it.
 type UserSession struct {
 	ID        pgtype.UUID
 	CreatedAt time.Time
 	LastSeen  time.Time
 	Expiry    time.Time
-	// Gone: the row is not there, has been ended, or is another user's by now. The
-	// fields above, CreatedAt apart, are then zero.
+	// Gone: the row is not there, has been ended, or is another user's by now.
 	Gone bool
+	// Pending: see Row.Pending. It is then not Gone.
+	Pending bool
 }
 
 // Listed is a live session, as it is listed.

@@ -14,10 +14,10 @@ import (
 type Way int
 
 const (
-	Drop        Way = iota // the session is over
-	DropRenewal            // the session that the new token would renew is over
-	Keep                   // nothing has changed: at most a touch
-	Update                 // if the row has changed since: Merge
+	Drop     Way = iota // the session is over
+	DropWith            // so is the one that the user of a new token came from
+	Keep                // nothing has changed: at most a touch
+	Update              // if the row has changed since: Merge
 	Merge
 	Insert // of an anonymous session; if the row is there: SignIn
 	SignIn // the sign-in transaction
@@ -25,47 +25,65 @@ const (
 
 // Commit holds the facts of a commit under Track.
 type Commit struct {
-	User string // "" while anonymous
-	Data []byte
+	User   string // "" while anonymous
+	Keyed  bool   // the data says whose session it is, if only that it is nobody's
+	Data   []byte
+	SignIn bool // Store.SignIn commits
 
-	Session     *request.Session // what the request knows of it; nil or Absent for a new token
-	Predecessor *request.Session // the session that a new token for User continues, or nil
+	Session *request.Session  // what the request knows of it; nil or Absent for a new token
+	Left    []request.Session // what the request has left for it
+	HadOver *request.Session  // a session of User that the request had alive, and that is over
+}
+
+// isNew reports whether the token is new to the request. Of an absent session, scs would
+// draw a new token; this one is as good.
+func (c *Commit) isNew() bool { return c.Session == nil || c.Session.Phase == request.Absent }
+
+// Continues returns the index in Left of the session that this one continues, -1 for none,
+// and whether that is a renewal: the last one of the user that the request has renewed
+// away, or else the last anonymous one. A session that keeps its user goes on as it is.
+func (c *Commit) Continues() (i int, renewal bool) {
+	i = -1
+	if !c.isNew() && c.Session.User == c.User {
+		return i, false
+	}
+	for n, l := range c.Left {
+		switch {
+		case l.Phase != request.Renewing:
+		case l.User == c.User:
+			i, renewal = n, !c.SignIn && l.Had()
+		case l.User == "" && (i < 0 || c.Left[i].User == ""):
+			i = n
+		}
+	}
+	return i, renewal
 }
 
 // Way returns how the commit goes on.
-func (c Commit) Way() Way {
+func (c *Commit) Way() Way {
 	s := c.Session
 	switch {
-	case s == nil || s.Phase == request.Absent: // scs would draw a new token; this one is as good
-		if c.Predecessor != nil && !mayRenew(c.Predecessor, c.User) {
-			return DropRenewal
-		}
-		if c.User == "" && c.Predecessor == nil {
-			return Insert
-		}
-		return SignIn
-	case s.Phase != request.Live:
+	case !c.isNew() && s.Phase != request.Live:
 		return Drop
-	case s.User != c.User:
-		return SignIn
-	case frame.Same(s.Base, c.Data):
+	case !c.isNew() && frame.Same(s.Base, c.Data) && (s.User == c.User || !c.Keyed):
 		return Keep
-	case s.RowHoldsBase:
+	case !c.isNew() && s.User == c.User && s.RowHoldsBase:
 		return Update
-	default:
+	case !c.isNew() && s.User == c.User:
 		return Merge
 	}
-}
-
-// mayRenew reports whether a new token for user may continue p. A renewal cannot: the
-// session had already ended, or belonged to somebody else, when the request deleted it.
-func mayRenew(p *request.Session, user string) bool {
-	return p.User != user || p.WasAlive() && p.RowAtDelete.User == user
+	if _, renewal := c.Continues(); !renewal && !c.SignIn && c.User != "" && c.HadOver != nil {
+		return DropWith
+	}
+	if c.isNew() && c.User == "" && len(c.Left) == 0 {
+		return Insert
+	}
+	return SignIn
 }
 
 // TouchDue reports whether a session that has not changed is due for a touch: it has not
-// been seen for after, or its expiry would move by as much. ttl is its time to live from
-// now, 0 if its expiry stays.
+// been seen for after, or its expiry would move by as much. age is how long ago the stamp
+// was taken; ttl is the time to live from now, 0 if expiry stays.
 func TouchDue(latest row.Stamp, age, ttl, after time.Duration) bool {
 	unseen := latest.Now.Sub(latest.LastSeen) + age
 	gain := ttl - (latest.Expiry.Sub(latest.Now) - age)

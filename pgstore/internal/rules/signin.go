@@ -14,30 +14,34 @@ import (
 )
 
 // Facts are what a sign-in, or a renewal, is decided by. Those of the second group are
-// read under the user's lock and the locks of the two rows.
+// read under the user's lock and the locks of the rows.
 type Facts struct {
-	ID       pgtype.UUID
-	Existing bool   // the token was a stand-in: an existing session, never inserted
-	User     string // "" if the session becomes nobody's
-	Keyed    bool   // the data says whose session it is, if only that it is nobody's
-	Data     []byte
-	TTL      time.Duration
-	Session  *request.Session           // as the request has found or stored it; nil for a new token
-	Renews   *request.Session           // the deleted session that the new token continues, or nil
-	Began    time.Time                  // when the request began, by our monotonic clock; zero if unknown
-	Exempt   func(fence time.Time) bool // whether this request has set the fence itself; nil: it has not
-	Limit    int                        // 0: none
-	Policy   Policy
-	Sent     []byte // what an earlier attempt has sent, whose answer was lost
+	ID      pgtype.UUID
+	User    string // "" if the session becomes nobody's
+	Keyed   bool   // the data says whose session it is, if only that it is nobody's
+	Data    []byte
+	TTL     time.Duration
+	SignIn  bool             // Store.SignIn commits
+	Session *request.Session // as the request has found or stored it; nil for a new token
+	Left    []Left           // what the request has left for this session
+	// Continues is the index in Left of the session that this one continues, -1 for none.
+	// If it is a renewal, the session keeps its age and its place in the limit.
+	Continues int
+	Renewal   bool
+	Began     time.Time // when the request began, by our monotonic clock; zero if unknown
+	Exempt    func(fence time.Time) bool
+	Limit     int // 0: none
+	Policy    Policy
+	// Sent is the data that an earlier attempt may have stored over version SentOver of the
+	// row, 0 if there was none. nil: no attempt has got so far.
+	Sent     []byte
+	SentOver int64
 
 	Current row.Row   // the row of the session
-	Renewed row.Row   // the row of Renews
+	Since   time.Time // since when the user has had it, zero if it is not in the index
 	Fence   time.Time // zero if there is none
 	Clock   Clock
 	Others  []row.UserSession // the user's sessions, if there is a limit
-	// Since when the user has had the session, and the one that it renews: zero if they
-	// are not in the user's index.
-	Since, RenewedSince time.Time
 }
 
 // Policy says what happens at the limit.
@@ -65,9 +69,11 @@ const (
 	Lost            // it is dropped: Verdict.Met says for what
 	Refused         // the user is at the limit
 	Unkeyed         // it would take a user's session out of the user's index
+	Done            // an earlier attempt has succeeded
+	InDoubt         // an earlier attempt may have succeeded
 )
 
-// Verdict is what becomes of a sign-in, and of the user's other sessions.
+// Verdict is what becomes of a sign-in, and of other sessions of the user.
 type Verdict struct {
 	Outcome Outcome
 	Met     row.Row // if Lost: the row that is over, or what stands for it
@@ -75,14 +81,19 @@ type Verdict struct {
 	Evict    []pgtype.UUID // live ones, to make room
 	TimedOut []pgtype.UUID // those past their expiry, which nobody has ended yet
 	Stale    []pgtype.UUID // those that are gone
+	Stay     []row.UserSession
 }
-
-// IsRenewal reports whether the session continues one of the same user, and so keeps its
-// age and its place in the limit. From an anonymous one it only takes the data.
-func (f *Facts) IsRenewal() bool { return f.Renews != nil && f.Renews.User == f.User }
 
 // isOwn reports whether the row is a live one of this user already.
 func (f *Facts) isOwn() bool { return f.Current.Alive() && f.Current.User == f.User }
+
+// continued returns the session that this one continues, or nil.
+func (f *Facts) continued() *Left {
+	if f.Continues < 0 {
+		return nil
+	}
+	return &f.Left[f.Continues]
+}
 
 // SignedInAt returns since when the user is signed in, zero for now: a renewal keeps its
 // age, and so does a session that is the user's already.
@@ -90,10 +101,23 @@ func (f *Facts) SignedInAt() time.Time {
 	switch {
 	case f.Current.User == f.User && !f.Since.IsZero():
 		return f.Since
-	case f.IsRenewal():
-		return cmp.Or(f.Renews.CreatedAt, f.RenewedSince)
+	case f.Renewal:
+		return f.continued().Since
 	default:
 		return time.Time{}
+	}
+}
+
+// Attempted returns what has become of an earlier attempt: Granted if there was none, or
+// if the row shows that it was not applied.
+func (f *Facts) Attempted() Outcome {
+	switch {
+	case f.Sent == nil || f.Current.Version == f.SentOver:
+		return Granted
+	case f.Current.Version == f.SentOver+1 && f.Current.User == f.User && bytes.Equal(f.Current.Data, f.Sent):
+		return Done
+	default:
+		return InDoubt
 	}
 }
 
@@ -101,23 +125,21 @@ func (f *Facts) SignedInAt() time.Time {
 func (f *Facts) Verdict() Verdict {
 	current := &f.Current
 	switch {
-	case current.Alive() && current.User != "" && f.User == "" && !f.Keyed:
-		return Verdict{Outcome: Unkeyed}
 	case current.Over() != "":
 		return Verdict{Outcome: Lost, Met: *current}
-	case f.isOwn() && f.Sent != nil && bytes.Equal(current.Data, f.Sent):
-		// The earlier attempt has succeeded.
-	case !current.Present && (f.Session != nil || f.Existing):
+	case f.Attempted() != Granted:
+		return Verdict{Outcome: f.Attempted()}
+	case current.Alive() && current.User != "" && f.User == "" && !f.Keyed:
+		return Verdict{Outcome: Unkeyed}
+	case !current.Present && f.Session != nil:
 		return Verdict{Outcome: Lost} // it existed and has been swept
 	case f.Session != nil && current.User != f.Session.User:
 		return Verdict{Outcome: Lost, Met: *current} // it has changed its user since the request loaded it
 	case f.Session == nil && f.isOwn():
 		// A live session of this user that the request has not loaded.
-	case f.User == "":
-		// It becomes nobody's.
-	case f.IsRenewal() && (!mayRenew(f.Renews, f.User) || f.Renewed.EndReason != row.SignedOut):
-		return Verdict{Outcome: Lost, Met: f.Renewed} // somebody else has ended it
-	case !f.passesFence():
+	case f.Renewal && (!f.continued().open() || f.continued().Row.User != f.User):
+		return Verdict{Outcome: Lost, Met: f.continued().Row} // somebody else has ended it
+	case f.User != "" && !f.passesFence():
 		met := *current
 		met.Present, met.EndReason = true, row.Revoked
 		return Verdict{Outcome: Lost, Met: met}
@@ -131,35 +153,59 @@ func (f *Facts) passesFence() bool {
 	switch {
 	case f.Fence.IsZero() || f.Exempt != nil && f.Exempt(f.Fence):
 		return true
-	case f.IsRenewal():
+	case f.Renewal && f.continued().hops == 0:
 		// What is renewed was alive when it was deleted, so a fence from before then has
 		// spared it.
-		return f.Renews.DeletedAt.After(f.Fence)
+		return f.continued().DeletedAt.After(f.Fence)
 	case f.Began.IsZero():
 		return true // without Track, nobody knows when it began
+	case !f.SignIn && f.heldBefore():
+		return false
 	default:
 		return f.Clock.earliest(f.Began).After(f.Fence)
 	}
 }
 
-// makeRoom sorts the user's other sessions, and picks those that end so that the user
-// stays within the limit. The session being signed in neither counts nor is picked.
-func (f *Facts) makeRoom() (v Verdict) {
-	var alive []row.UserSession
+// heldBefore reports whether the session had its user before the store indexed it:
+// UserKey was added to a live table. Nobody knows then when it began.
+func (f *Facts) heldBefore() bool {
+	base := f.Session
+	if p := f.continued(); p != nil {
+		base = &p.Session
+	}
+	return base != nil && base.User == "" && frame.Holds(base.Base, f.User)
+}
+
+// makeRoom returns what has to go so that the user stays within the limit.
+func (f *Facts) makeRoom() Verdict {
+	overAsItBegins := f.TTL <= 0 && f.Session == nil && !f.Renewal
+	if f.Limit == 0 || f.isOwn() || overAsItBegins {
+		return f.sort(len(f.Others))
+	}
+	return f.sort(f.Limit - 1)
+}
+
+// Trim is Verdict for a user with very many sessions, of which Others is but a part: the
+// sessions of the part go that would go in any case.
+func (f *Facts) Trim() Verdict { return f.sort(f.Limit) }
+
+// sort sorts the user's other sessions, and picks those that end so that so many stay. The
+// session being signed in neither counts nor is picked; nor are those that it takes over
+// from.
+func (f *Facts) sort(stay int) (v Verdict) {
 	for _, s := range f.Others {
 		switch {
-		case s.ID == f.ID:
+		case s.ID == f.ID || s.Pending || slices.ContainsFunc(f.Left, func(l Left) bool { return l.At == s.ID && l.open() }):
 		case s.Gone:
 			v.Stale = append(v.Stale, s.ID)
 		case s.Expiry.After(f.Clock.Read):
-			alive = append(alive, s)
+			v.Stay = append(v.Stay, s)
 		default:
 			v.TimedOut = append(v.TimedOut, s.ID)
 		}
 	}
-	excess := len(alive) - (f.Limit - 1)
-	overAsItBegins := f.TTL <= 0 && f.Session == nil && f.Renews == nil
-	if f.Limit == 0 || excess <= 0 || f.isOwn() || overAsItBegins {
+	excess := len(v.Stay) - stay
+	if excess <= 0 {
 		return v
 	}
 	byAge := func(x, y row.UserSession) int {
@@ -167,55 +213,17 @@ func (f *Facts) makeRoom() (v Verdict) {
 	}
 	switch {
 	case f.Policy == EvictLeastRecent:
-		slices.SortFunc(alive, func(x, y row.UserSession) int { return cmp.Or(x.LastSeen.Compare(y.LastSeen), byAge(x, y)) })
-	case f.Policy == Reject && f.IsRenewal(): // it is never refused: it had its place before
-		slices.SortFunc(alive, func(x, y row.UserSession) int { return byAge(y, x) })
+		slices.SortFunc(v.Stay, func(x, y row.UserSession) int { return cmp.Or(x.LastSeen.Compare(y.LastSeen), byAge(x, y)) })
+	case f.Policy == Reject && f.Renewal: // it is never refused: it had its place before
+		slices.SortFunc(v.Stay, func(x, y row.UserSession) int { return byAge(y, x) })
 	case f.Policy == Reject:
 		return Verdict{Outcome: Refused}
 	default:
-		slices.SortFunc(alive, byAge)
+		slices.SortFunc(v.Stay, byAge)
 	}
-	for _, s := range alive[:excess] {
+	for _, s := range v.Stay[:excess] {
 		v.Evict = append(v.Evict, s.ID)
 	}
+	v.Stay = v.Stay[excess:]
 	return v
-}
-
-// Merged is what a write stores.
-type Merged struct {
-	Bytes    []byte
-	TTL      time.Duration
-	Conflict bool // others had changed the session since the request loaded it
-	Kept     bool // their changes were kept
-}
-
-// Merge returns what to store: what the request commits, merged with what others have
-// changed meanwhile, in the session itself or in the one that it continues. Nothing that
-// was written for one user is carried over to another.
-func (f *Facts) Merge() Merged {
-	d := Merged{Bytes: f.Data, TTL: f.TTL}
-	if s := f.Session; s != nil && f.Current.Present && (s.User == f.User || s.User == "") && !(s.RowHoldsBase && f.Current.Version == s.Version) {
-		d.merge(s.Base, &f.Current)
-	}
-	if p := f.Renews; p != nil && p.Base != nil && p.WasAlive() && p.RowAtDelete.User == p.User &&
-		!(p.RowHoldsBase && p.RowAtDelete.Version == p.Version) {
-		d.merge(p.Base, &p.RowAtDelete)
-	}
-	return d
-}
-
-// merge takes in what others have changed since base, key by key. The time to live is the
-// longer of the two, cut to the merged deadline. Data that is not Codec's cannot be
-// merged: then the last write wins.
-func (d *Merged) merge(base []byte, current *row.Row) {
-	d.Conflict = true
-	merged, ok := frame.Merge(base, d.Bytes, current.Data)
-	if !ok {
-		return
-	}
-	d.Bytes, d.Kept = merged, true
-	d.TTL = max(d.TTL, current.Expiry.Sub(current.Now))
-	if deadline, ok := frame.Deadline(merged); ok {
-		d.TTL = min(d.TTL, time.Until(deadline))
-	}
 }

@@ -1,0 +1,85 @@
+package rules
+
+import (
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/scspg/scspg/pgstore/internal/request"
+	"github.com/scspg/scspg/pgstore/internal/row"
+)
+
+// Left is a session that the request has left, and what has become of it since.
+type Left struct {
+	request.Session
+	At    pgtype.UUID // its id or, where links were followed, that of the last one
+	Row   row.Row     // of At
+	Since time.Time   // since when its user has had it, zero if it is not in the index
+	hops  int         // how many links were followed
+	stuck bool        // the next one must not be
+}
+
+// maxHops bounds how many links are followed. More than a few take as many requests that
+// overlap, each of which renews the session.
+const maxHops = 8
+
+// Follow returns the index of a session in Left whose row is linked, and the one to read
+// next. Links are followed only from a session that the request had alive, and those of
+// sign-ins only by a sign-in: it ends what it finds there.
+func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
+	for i := range f.Left {
+		l := &f.Left[i]
+		link, linked := l.Row.Link()
+		if !linked || l.stuck || l.hops == maxHops || !l.Had() || link.To == f.ID || link.SignIn && f.Renewal {
+			continue
+		}
+		return i, link.To, true
+	}
+	return 0, to, false
+}
+
+// Followed enters the row that Follow has asked for. It is none of ours unless it belongs
+// to the user that the session had when it was loaded, or to the one who signs in.
+func (f *Facts) Followed(i int, to pgtype.UUID, r row.Row, since time.Time) {
+	l := &f.Left[i]
+	if !r.Present || r.User != l.User && (f.Renewal || r.User != f.User) {
+		l.stuck = true
+		return
+	}
+	l.At, l.Row, l.Since = to, r, since
+	l.hops++
+}
+
+// open reports whether the session can still be continued.
+func (l *Left) open() bool { return l.Row.Pending() || l.hops > 0 && l.Row.Alive() }
+
+// Successions returns how the sessions that the request has left, and what has become of
+// them, are to point to this one. Those that somebody else has ended do not.
+func (f *Facts) Successions() (list []Succession) {
+	for _, l := range f.Left {
+		s := Succession{ID: l.At, User: l.Row.User, Reason: row.Renewed}
+		s.Link = row.Link{SignIn: !f.Renewal || l.Row.User != f.User, To: f.ID}
+		switch _, linked := l.Row.Link(); {
+		case slices.ContainsFunc(list, func(other Succession) bool { return other.ID == s.ID }):
+			continue
+		case l.open() && l.Row.User != "" && l.Row.User != f.User:
+			s.Reason = row.SignedOut // of that user, who has not signed in again
+		case l.open():
+		case !linked && f.User != "" && l.Phase == request.Closed && l.Row.EndReason == row.SignedOut:
+			s.Reason = row.SignedOut // by this request, which now signs in: so that another sign-in finds it
+		default:
+			continue
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+// Succession is a session in whose stead another one goes on.
+type Succession struct {
+	ID     pgtype.UUID
+	User   string
+	Reason string // why it is over
+	Link   row.Link
+}
