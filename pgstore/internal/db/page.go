@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/scspg/scspg/pgstore/internal/row"
@@ -23,11 +24,11 @@ func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int) ([]row.Listed, 
 	if err != nil || len(ids) == 0 {
 		return page, err
 	}
-	rows, err := d.pool.Query(ctx, d.q(sqlListedIn), users, ids)
-	if err != nil {
-		return nil, err
-	}
-	index, err := collectIndex(rows)
+	var index map[pgtype.UUID]row.Listed
+	err = d.query(ctx, func(rows pgx.Rows) (err error) {
+		index, err = collectIndex(rows)
+		return err
+	}, sqlListedIn, users, ids)
 	for i := range page {
 		s := &page[i]
 		if entry, ok := index[s.ID]; ok && entry.User == s.User {
@@ -48,22 +49,20 @@ func (d *DB) PageData(ctx context.Context, after pgtype.UUID, n int, f func(id p
 }
 
 func (d *DB) page(ctx context.Context, after pgtype.UUID, n int, withData bool, f func(row.Listed, int64, []byte)) (page []row.Listed, err error) {
-	rows, err := d.pool.Query(ctx, d.q(sqlPage), after, n, withData)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s row.Listed
-		var version int64
-		var data []byte
-		if err := rows.Scan(&s.ID, &s.User, &s.Expiry, &s.LastSeen, &version, &data); err != nil {
-			return nil, err
+	err = d.query(ctx, func(rows pgx.Rows) error {
+		for rows.Next() {
+			var s row.Listed
+			var version int64
+			var data []byte
+			if err := rows.Scan(&s.ID, &s.User, (*instant)(&s.Expiry), (*instant)(&s.LastSeen), &version, &data); err != nil {
+				return err
+			}
+			f(s, version, data)
+			page = append(page, s)
 		}
-		f(s, version, data)
-		page = append(page, s)
-	}
-	return page, rows.Err()
+		return rows.Err()
+	}, sqlPage, after, n, withData)
+	return page, err
 }
 
 // Totals are counts of rows.
@@ -72,7 +71,7 @@ type Totals struct{ Live, SignedIn, Users, Expired, All int64 }
 // EstimatedRows returns how many rows the session table has, by the statistics: -1 until
 // the first vacuum or analyze.
 func (d *DB) EstimatedRows(ctx context.Context) (rows float64, err error) {
-	err = d.pool.QueryRow(ctx, d.q(sqlEstimate)).Scan(&rows)
+	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&rows) }, sqlEstimate)
 	return rows, err
 }
 
@@ -83,13 +82,14 @@ func (d *DB) Totals(ctx context.Context, percent float64) (t Totals, err error) 
 	if percent > 0 {
 		query, args = sqlSample, []any{percent}
 	}
-	err = d.pool.QueryRow(ctx, d.q(query), args...).Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &t.All)
+	err = d.queryRow(ctx, func(r pgx.Row) error {
+		return r.Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &t.All)
+	}, query, args...)
 	return t, err
 }
 
 // OldestExpired returns the earliest expiry that has passed, zero if there is none.
-func (d *DB) OldestExpired(ctx context.Context) (time.Time, error) {
-	var oldest pgtype.Timestamptz
-	err := d.pool.QueryRow(ctx, d.q(sqlOldest)).Scan(&oldest)
-	return oldest.Time, err
+func (d *DB) OldestExpired(ctx context.Context) (oldest time.Time, err error) {
+	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan((*instant)(&oldest)) }, sqlOldest)
+	return oldest, err
 }

@@ -20,6 +20,10 @@ const (
 	TimedOut = "timed_out"
 )
 
+// Forever stands for an expiry of infinity, which somebody has set by hand. It is past what
+// any session's deadline can be.
+var Forever = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+
 // Stamp is the state of a row right after a read or a write. Its times are by the
 // database's clock.
 type Stamp struct {
