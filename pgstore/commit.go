@@ -225,7 +225,7 @@ func (s *Store) touchIfDue(ctx context.Context, req *tracked, known request.Sess
 		return err
 	case out.OK:
 		s.stat.touches.Add(1)
-		req.Touched(known, out.Stamp, known.RowHoldsBase)
+		req.Touched(known, out.Stamp, true)
 	case met.Alive() && met.User == known.User:
 		s.stat.skips.Add(1)
 		req.Touched(known, met.Stamp, false)

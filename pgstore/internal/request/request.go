@@ -190,6 +190,7 @@ func (r *Request) Stored(id pgtype.UUID, user string, base []byte, latest row.St
 	s.become(Live, "")
 	s.stamp(latest)
 	s.User, s.Base, s.RowHoldsBase, s.Settled = user, base, rowHoldsBase, true
+	s.New, s.Written = s.New || s.generation == 1, true
 	r.succeed(s)
 }
 
@@ -218,15 +219,16 @@ func (r *Request) LostWith(id pgtype.UUID, predecessor Session) {
 }
 
 // Touched records that the row of known, a copy, had latest as its stamp when a touch
-// was done, or was not needed. It does nothing if the session has changed since the copy
-// was taken: the result of a touch must not overwrite what the request has done meanwhile.
-func (r *Request) Touched(known Session, latest row.Stamp, rowHoldsBase bool) {
+// was done, or was not because another request had written the row. It does nothing if
+// the session has changed since the copy was taken: the result of a touch must not
+// overwrite what the request has done meanwhile.
+func (r *Request) Touched(known Session, latest row.Stamp, done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.find(known.ID); s != nil && s.generation == known.generation {
 		s.generation++
 		s.stamp(latest)
-		s.RowHoldsBase, s.Settled = rowHoldsBase, true
+		s.RowHoldsBase, s.Settled, s.Written = s.RowHoldsBase && done, true, done
 	}
 }
 
@@ -235,7 +237,7 @@ func (r *Request) NotTouched(known Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.find(known.ID); s != nil && s.generation == known.generation {
-		s.Settled = true
+		s.Settled, s.Written = true, false
 	}
 }
 

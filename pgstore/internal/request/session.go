@@ -48,6 +48,11 @@ type Session struct {
 	Window       time.Duration // from last-seen time to expiry, as found: the idle timeout
 	Settled      bool          // scs has committed it, so it need not be touched at the request's end
 
+	// What the client may be told of its cookie.
+	New       bool // this request has made it: the client does not know its token yet
+	Written   bool // the last commit has stored or touched it
+	LeftAlone bool // a Delete met a session that a sign-in had replaced, and did not end that one
+
 	// Of a session that was deleted.
 	RowAtDelete row.Row   // what Delete found, before it ended the session
 	DeletedAt   time.Time // by the database's clock, once the row was locked
