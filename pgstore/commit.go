@@ -245,19 +245,23 @@ func (s *Store) count(out outcome) {
 // touchIfDue sets the session's last-seen time to now and its expiry to ttl from now,
 // but never to an earlier one: with a ttl of 0 expiry stays. It does nothing while
 // both would move by less than touchAfter, or under NoTouch, or if another request has
-// written data since, which as a rule has extended the session, too.
+// written data since, which as a rule has extended the session, too. But of a session that
+// is new in this request it makes sure that nobody has ended it: its cookie is to go out.
 func (s *Store) touchIfDue(ctx context.Context, req *tracked, known request.Session, ttl time.Duration) error {
 	after := s.cfg.touchAfter(max(ttl, known.Window))
-	if mustNotTouch(ctx, req) || !rules.TouchDue(known.Stamp, time.Since(known.TakenAt), ttl, after) {
+	due := !mustNotTouch(ctx, req) && rules.TouchDue(known.Stamp, time.Since(known.TakenAt), ttl, after)
+	if !due && !known.New {
 		s.stat.skips.Add(1)
-		req.NotTouched(known)
+		req.NotTouched(known, known.Version)
 		return nil
 	}
 	var out db.Written
 	var met row.Row
 	err := s.do(ctx, "touch session", func(ctx context.Context) (err error) {
-		if out, err = s.db.Touch(ctx, known.ID, known.User, known.Version, ttl); err != nil || out.OK {
-			return err
+		if due {
+			if out, err = s.db.Touch(ctx, known.ID, known.User, known.Version, ttl); err != nil || out.OK {
+				return err
+			}
 		}
 		met, err = s.db.Find(ctx, known.ID)
 		return err
@@ -267,10 +271,10 @@ func (s *Store) touchIfDue(ctx context.Context, req *tracked, known request.Sess
 		return err
 	case out.OK:
 		s.stat.touches.Add(1)
-		req.Touched(known, out.Stamp, known.RowHoldsBase)
+		req.Touched(known, out.Stamp)
 	case met.Alive() && met.User == known.User:
 		s.stat.skips.Add(1)
-		req.Touched(known, met.Stamp, false)
+		req.NotTouched(known, met.Version)
 	default:
 		s.stat.dropped.Add(1)
 		req.Lost(known.ID, met)
