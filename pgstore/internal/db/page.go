@@ -10,18 +10,24 @@ import (
 	"github.com/scspg/scspg/pgstore/internal/row"
 )
 
-// Page reads up to n live sessions, in the order of their ids, after the one given. What
-// only the user index has is read in a snapshot of its own, so it may be missing for a
-// session that has just ended.
-func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int) ([]row.Listed, error) {
+// Page reads up to n live sessions, in the order of their ids, after the one given: with
+// their data, or with what the user index has. That is read in a snapshot of its own, so it
+// may be missing for a session that has just ended.
+func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int, withData bool) (page []row.Listed, err error) {
 	var users []string
 	var ids []pgtype.UUID
-	page, err := d.page(ctx, after, n, false, func(s row.Listed, _ int64, _ []byte) {
-		if s.User != "" {
-			users, ids = append(users, s.User), append(ids, s.ID)
-		}
-	})
-	if err != nil || len(ids) == 0 {
+	err = d.query(ctx, func(rows pgx.Rows) error {
+		var s row.Listed
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.User, (*instant)(&s.Expiry), (*instant)(&s.LastSeen), &s.Version, &s.Data}, func() error {
+			page = append(page, s)
+			if s.User != "" {
+				users, ids = append(users, s.User), append(ids, s.ID)
+			}
+			return nil
+		})
+		return err
+	}, sqlPage, first(after), n, withData)
+	if err != nil || withData || len(ids) == 0 {
 		return page, err
 	}
 	var index map[pgtype.UUID]row.Listed
@@ -35,33 +41,6 @@ func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int) ([]row.Listed, 
 			s.CreatedAt, s.IP, s.UserAgent = entry.CreatedAt, entry.IP, entry.UserAgent
 		}
 	}
-	return page, err
-}
-
-// PageData calls f with the data of up to n live sessions, in the order of their ids, and
-// returns how many there were and the last id.
-func (d *DB) PageData(ctx context.Context, after pgtype.UUID, n int, f func(id pgtype.UUID, version int64, data []byte)) (int, pgtype.UUID, error) {
-	page, err := d.page(ctx, after, n, true, func(s row.Listed, version int64, data []byte) { f(s.ID, version, data) })
-	if len(page) > 0 {
-		after = page[len(page)-1].ID
-	}
-	return len(page), after, err
-}
-
-func (d *DB) page(ctx context.Context, after pgtype.UUID, n int, withData bool, f func(row.Listed, int64, []byte)) (page []row.Listed, err error) {
-	err = d.query(ctx, func(rows pgx.Rows) error {
-		for rows.Next() {
-			var s row.Listed
-			var version int64
-			var data []byte
-			if err := rows.Scan(&s.ID, &s.User, (*instant)(&s.Expiry), (*instant)(&s.LastSeen), &version, &data); err != nil {
-				return err
-			}
-			f(s, version, data)
-			page = append(page, s)
-		}
-		return rows.Err()
-	}, sqlPage, after, n, withData)
 	return page, err
 }
 

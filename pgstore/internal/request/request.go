@@ -9,8 +9,7 @@
 //	Lost, LostWith         Over      Over       -       -       -          -
 //	Renewed                Renewing  Renewing   -       -       -          -
 //	SignedOut              -         Closed     Closed  Closed  Closed     Closed
-//	Revoked                -         Closed     -       -       -          -
-//	Forgot                 -         Closed     -       -       Closed     -
+//	Revoked                -         Closed     -       -       Closed     -
 //
 // (An absent session is Renewing only if Delete finds it in the database.) Touched and
 // NotTouched change no phase.
@@ -285,24 +284,11 @@ func (r *Request) SignedOut(id pgtype.UUID, left row.Row, replaced bool) {
 
 // Revoked records that this request has ended sessions of user itself: those for which
 // ended returns true.
-func (r *Request) Revoked(user string, ended func(pgtype.UUID) bool) {
+func (r *Request) Revoked(user string, ended func(*Session) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.sessions {
-		if s := &r.sessions[i]; s.User == user && s.Phase == Live && ended(s.ID) {
-			s.generation++
-			s.become(Closed, row.Revoked)
-		}
-	}
-}
-
-// Forgot records that this request has erased user: a sign-in from now on continues
-// nothing.
-func (r *Request) Forgot(user string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range r.sessions {
-		if s := &r.sessions[i]; s.User == user && (s.Phase == Live || s.Phase == Renewing) {
+		if s := &r.sessions[i]; s.User == user && (s.Phase == Live || s.Phase == Renewing) && ended(s) {
 			s.generation++
 			s.become(Closed, row.Revoked)
 		}

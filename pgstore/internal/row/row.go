@@ -118,4 +118,7 @@ type Listed struct {
 	CreatedAt time.Time
 	IP        netip.Addr // zero if unknown
 	UserAgent string     // "" if unknown
+
+	Version int64
+	Data    []byte // nil unless asked for
 }
