@@ -111,7 +111,7 @@ func (s *Store) commitPlain(ctx context.Context, w write) (alive bool, err error
 		if out.Written, err = s.db.Update(ctx, w.Write, db.AnyVersion); err != nil || out.OK {
 			return err
 		}
-		if w.User == "" && !w.standIn {
+		if w.User == "" {
 			if out.Written, err = s.db.Insert(ctx, w.Write); err != nil || out.OK {
 				return err
 			}
@@ -142,8 +142,7 @@ func (s *Store) commitStandIn(ctx context.Context, w write) (alive bool, err err
 				return err
 			}
 		}
-		f.Sent, f.SentOver = w.Data, w.version
-		out.Written, err = s.db.Update(ctx, w.Write, w.version)
+		out.Written, err = tx.send(w.Data, w.version, func() (db.Written, error) { return s.db.Update(ctx, w.Write, w.version) })
 		return err
 	})
 	if err == nil && !out.OK {
@@ -179,30 +178,28 @@ func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive
 
 	tx := s.newSignInTx(req, w)
 	f := &tx.facts
-	f.Session, tx.left, f.Left = facts.Session, facts.Left, make([]rules.Left, len(facts.Left))
+	f.Session = facts.Session
+	for _, left := range facts.Left {
+		f.Left = append(f.Left, rules.Left{Session: left})
+	}
 	f.Continues, f.Renewal = facts.Continues()
 	tx.fresh = facts.Session == nil && way == rules.SignIn
 	var out outcome
 	err = s.do(ctx, "commit session", func(ctx context.Context) (err error) {
 		out = outcome{Merged: rules.Merged{Bytes: w.Data}}
+		first := f.Sent == nil // else the row must show what has become of the earlier attempt
 		switch {
-		case way == rules.Update && f.Sent == nil:
-			f.Sent, f.SentOver = w.Data, known.Version
-			if out.Written, err = s.db.Update(ctx, w.Write, known.Version); err != nil || out.OK {
-				return err
-			}
-			f.Sent = nil
+		case first && way == rules.Update:
+			out.Written, err = tx.send(w.Data, known.Version, func() (db.Written, error) { return s.db.Update(ctx, w.Write, known.Version) })
+		case first && way == rules.Insert:
+			out.Written, err = tx.send(w.Data, 0, func() (db.Written, error) { return s.db.Insert(ctx, w.Write) })
+		}
+		if err != nil || out.OK {
+			return err
+		}
+		if way == rules.Update || way == rules.Merge {
 			out, err = tx.merge(ctx)
 			return err
-		case way == rules.Update || way == rules.Merge:
-			out, err = tx.merge(ctx)
-			return err
-		case way == rules.Insert && f.Sent == nil:
-			f.Sent = w.Data
-			if out.Written, err = s.db.Insert(ctx, w.Write); err != nil || out.OK {
-				return err
-			}
-			f.Sent = nil
 		}
 		out, err = tx.signIn(ctx)
 		return err
