@@ -187,10 +187,10 @@ var ways = map[string]struct {
 	answer func(w http.ResponseWriter, r *http.Request)
 }{
 	"Write":       {http.MethodGet, 200, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }},
-	"WriteHeader": {http.MethodPost, 204, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }},
+	"WriteHeader": {http.MethodPost, 204, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }},
 	"nothing":     {http.MethodGet, 200, func(http.ResponseWriter, *http.Request) {}},
 	"HEAD":        {http.MethodHead, 200, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }},
-	"redirect":    {http.MethodPost, 303, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/me", 303) }},
+	"redirect":    {http.MethodPost, 303, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/me", http.StatusSeeOther) }},
 	"304": {http.MethodGet, 304, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"1"`)
 		r.Header.Set("If-None-Match", `"1"`)
@@ -200,7 +200,7 @@ var ways = map[string]struct {
 		http.ServeContent(w, r, "hello.txt", time.Time{}, strings.NewReader(strings.Repeat("hello", 10_000)))
 	}},
 	"stream": {http.MethodGet, 200, func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(200)
+		w.WriteHeader(http.StatusOK)
 		for range 3 {
 			fmt.Fprint(w, "hello")
 			_ = http.NewResponseController(w).Flush()
