@@ -2,6 +2,7 @@ package pgstore_test
 
 import (
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/scspg/scspg/internal/pgtest"
@@ -205,15 +206,25 @@ func TestSignOutBesideARenewalSignsOut(t *testing.T) {
 	}
 }
 
-// A sign-out of the session that was is none of the one that has been signed in since.
+// A sign-out of the session that was is none of the one that has been signed in since; nor
+// does it matter what follows in the same request.
 func TestSignOutLeavesALaterSignInAlone(t *testing.T) {
 	t.Parallel()
-	for _, user := range []string{"alice", "bob"} {
-		a := newApp(t, migrated(t), pgstore.Config{})
-		browser := a.signedIn(t, "alice")
-		c := browser.start(wait, destroy)
-		token := browser.do(signIn(user))
-		c.finish()
-		a.expect(t, "the sign-in's", token, user+":")
-	}
+	bothProtocols(t, func(t *testing.T, newApp newAppFunc) {
+		for _, user := range []string{"alice", "bob"} {
+			for _, before := range [][]action{nil, {destroy}, {renew}} {
+				for _, after := range [][]action{nil, {put("flash")}, {renew}} {
+					a := newApp(t, migrated(t), pgstore.Config{})
+					browser := a.signedIn(t, "alice")
+					early := browser.start(slices.Concat([]action{wait, destroy, wait}, after)...)
+					late := browser.start(slices.Concat([]action{wait, destroy}, after)...)
+					early.goOn()
+					token := browser.do(append(before, signIn(user))...)
+					late.finish()
+					early.finish()
+					a.expect(t, "the sign-in's", token, user+":")
+				}
+			}
+		}
+	})
 }

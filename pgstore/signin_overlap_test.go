@@ -160,6 +160,53 @@ func TestSignInDoesNotDependOnWhatBecameOfTheOldSession(t *testing.T) {
 	}
 }
 
+// Two clicks, whatever has become of the old session before, and whichever of them signs
+// out first.
+func TestSignInsOverWhatHasEndedEndInOneSession(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(t *testing.T, a *app, browser *browser){
+		"alive":      func(*testing.T, *app, *browser) {},
+		"signed out": func(_ *testing.T, _ *app, browser *browser) { browser.do(destroy) },
+		"renewed":    func(_ *testing.T, _ *app, browser *browser) { browser.do(renew) },
+		"revoked": func(t *testing.T, a *app, browser *browser) {
+			pgtest.Exec(t, a.pool, `UPDATE scs_sessions SET end_reason = 'revoked', data = '' WHERE id = $1`, pgstore.IDOf(browser.token()))
+		},
+		"timed out": func(t *testing.T, a *app, _ *browser) {
+			pgtest.Exec(t, a.pool, `UPDATE scs_sessions SET expiry = now()`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, limit := range []int{0, 1} {
+				for _, start := range []string{"alice", ""} {
+					t.Run(fmt.Sprintf("limit %d, of %q", limit, start), func(t *testing.T) {
+						t.Parallel()
+						a := newApp(t, migrated(t), pgstore.Config{UserLimit: limit, LimitPolicy: pgstore.Reject})
+						for _, before := range [][2][]action{{nil, nil}, {{destroy}, {destroy}}, {{destroy}, nil}, {nil, {destroy}}} {
+							browser := a.browser(t)
+							if start == "" {
+								browser.do(put("cart"))
+							} else {
+								browser.do(signIn("alice"))
+							}
+							y := browser.start(slices.Concat([]action{wait}, before[1], []action{signIn("alice")})...)
+							x := browser.start(slices.Concat([]action{wait}, before[0], []action{signIn("alice")})...)
+							end(t, a, browser)
+							first, last := x.finish(), y.finish()
+							a.expect(t, "the first answer's", first, "nothing")
+							if got := a.opens(t, last); got != "alice:" && got != "alice: cart" {
+								t.Errorf("the last answer's opens %q", got)
+							}
+							a.expectLive(t, "alice", 1)
+							browser.setToken(last)
+							browser.do(destroy)
+						}
+					})
+				}
+			}
+		})
+	}
+}
+
 // Only a fence refuses it.
 func TestFenceRefusesASignInOverAnySession(t *testing.T) {
 	t.Parallel()
