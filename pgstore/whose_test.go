@@ -106,3 +106,26 @@ func TestSignInKeepsAnAnonymousVisitorsCart(t *testing.T) {
 		a.expect(t, "without a session before", browser.do(put("cart"), signIn("bob")), "bob: cart")
 	})
 }
+
+// alice's session has ended while she was signing in again, and the sign-in is refused. The
+// anonymous session that is left holds nothing of hers, nor does bob's, which continues it.
+func TestRefusedSignInLeavesNothingOfTheUserForTheNext(t *testing.T) {
+	t.Parallel()
+	bothWays(t, func(t *testing.T, newApp newAppFunc) {
+		a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1, LimitPolicy: pgstore.Reject})
+		browser := a.signedIn(t, "alice")
+		browser.do(set("role", "admin"))
+		s := browser.start(wait, signIn("alice"))
+		if ok, err := a.store.Revoke(t.Context(), "alice", pgstore.IDOf(browser.token())); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		a.browser(t).do(signIn("alice"))
+		s.proceed <- struct{}{}
+		refused := <-s.answered
+		if refused.status != http.StatusConflict || refused.body != pgstore.ErrUserLimit.Error() {
+			t.Errorf("%+v", refused)
+		}
+		a.expect(t, "the refused sign-in's", refused.token, "nobody:")
+		a.expect(t, "bob's", browser.do(signIn("bob")), "bob:")
+	})
+}
