@@ -17,7 +17,7 @@ func TestPlantedTokenLeadsToNoSignIn(t *testing.T) {
 	}{
 		"renews":                      {signsIn, []action{wait, renew}, "nothing", "alice: planted secret"},
 		"writes and renews":           {signsIn, []action{put("x"), wait, renew}, "nothing", "alice: planted secret"},
-		"has renewed before":          {signsIn, []action{renew, wait}, "nobody: planted", "alice: secret"},
+		"has renewed before":          {signsIn, []action{renew, wait}, "nothing", "alice: secret"},
 		"merges":                      {signsIn, []action{wait, renew, mergeIn("unknown")}, "nothing", "alice: planted secret"},
 		"signs in as somebody else":   {signsIn, []action{wait, signIn("mallory")}, "mallory: planted", "alice: planted secret"},
 		"signs out and signs in":      {signsIn, []action{wait, destroy, signIn("mallory")}, "mallory:", "alice: planted secret"},
