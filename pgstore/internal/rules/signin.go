@@ -114,10 +114,12 @@ func (f *Facts) Attempted() Outcome {
 	switch {
 	case f.Sent == nil || f.Current.Version == f.SentOver:
 		return Granted
-	case f.Current.Version == f.SentOver+1 && f.Current.User == f.User && bytes.Equal(f.Current.Data, f.Sent):
+	case f.Current.Version != f.SentOver+1 || !f.Current.Alive():
+		return InDoubt
+	case f.Current.User == f.User && bytes.Equal(f.Current.Data, f.Sent):
 		return Done
 	default:
-		return InDoubt
+		return Granted // another write has come first
 	}
 }
 
