@@ -55,6 +55,7 @@ type losingConn struct {
 	net.Conn
 	losing *losing
 	broken atomic.Pointer[loss]
+	told   atomic.Bool
 }
 
 func (c *losingConn) Write(p []byte) (int, error) {
@@ -83,7 +84,7 @@ func (c *losingConn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	_ = c.Conn.Close()
-	if loss.then != nil {
+	if loss.then != nil && !c.told.Swap(true) {
 		loss.then()
 	}
 	return 0, io.ErrUnexpectedEOF
