@@ -143,6 +143,10 @@ func (a *app) routes() {
 			switch what {
 			case "put":
 				a.sm.Put(r.Context(), "held", "yes")
+			case "commit":
+				a.sm.Put(r.Context(), "committed", time.Now().String())
+				_, _, err := a.sm.Commit(r.Context())
+				return err
 			case "renew":
 				return a.sm.RenewToken(r.Context())
 			case "signin":

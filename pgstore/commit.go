@@ -112,7 +112,7 @@ func (s *Store) commitPlain(ctx context.Context, w write) (alive bool, err error
 		if out.Written, err = s.db.Update(ctx, w.Write, db.AnyVersion); err != nil || out.OK {
 			return err
 		}
-		if w.User == "" && !w.standIn {
+		if w.User == "" {
 			if out.Written, err = s.db.Insert(ctx, w.Write); err != nil || out.OK {
 				return err
 			}
@@ -143,8 +143,7 @@ func (s *Store) commitStandIn(ctx context.Context, w write) (alive bool, err err
 				return err
 			}
 		}
-		f.Sent, f.SentOver = w.Data, w.version
-		out.Written, err = s.db.Update(ctx, w.Write, w.version)
+		out.Written, err = tx.send(w.Data, w.version, func() (db.Written, error) { return s.db.Update(ctx, w.Write, w.version) })
 		return err
 	})
 	if err == nil && !out.OK {
@@ -180,30 +179,28 @@ func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive
 
 	tx := s.newSignInTx(req, w)
 	f := &tx.facts
-	f.Session, tx.left, f.Left = facts.Session, facts.Left, make([]rules.Left, len(facts.Left))
+	f.Session = facts.Session
+	for _, left := range facts.Left {
+		f.Left = append(f.Left, rules.Left{Session: left})
+	}
 	f.Continues, f.Renewal = facts.Continues()
 	tx.fresh = facts.Session == nil && way == rules.SignIn
 	var out outcome
 	err = s.do(ctx, "commit session", func(ctx context.Context) (err error) {
 		out = outcome{Merged: rules.Merged{Bytes: w.Data}}
+		first := f.Sent == nil // else the row must show what has become of the earlier attempt
 		switch {
-		case way == rules.Update && f.Sent == nil:
-			f.Sent, f.SentOver = w.Data, known.Version
-			if out.Written, err = s.db.Update(ctx, w.Write, known.Version); err != nil || out.OK {
-				return err
-			}
-			f.Sent = nil
+		case first && way == rules.Update:
+			out.Written, err = tx.send(w.Data, known.Version, func() (db.Written, error) { return s.db.Update(ctx, w.Write, known.Version) })
+		case first && way == rules.Insert:
+			out.Written, err = tx.send(w.Data, 0, func() (db.Written, error) { return s.db.Insert(ctx, w.Write) })
+		}
+		if err != nil || out.OK {
+			return err
+		}
+		if way == rules.Update || way == rules.Merge {
 			out, err = tx.merge(ctx)
 			return err
-		case way == rules.Update || way == rules.Merge:
-			out, err = tx.merge(ctx)
-			return err
-		case way == rules.Insert && f.Sent == nil:
-			f.Sent = w.Data
-			if out.Written, err = s.db.Insert(ctx, w.Write); err != nil || out.OK {
-				return err
-			}
-			f.Sent = nil
 		}
 		out, err = tx.signIn(ctx)
 		return err
@@ -246,19 +243,23 @@ func (s *Store) count(out outcome) {
 // touchIfDue sets the session's last-seen time to now and its expiry to ttl from now,
 // but never to an earlier one: with a ttl of 0 expiry stays. It does nothing while
 // both would move by less than touchAfter, or under NoTouch, or if another request has
-// written data since, which as a rule has extended the session, too.
+// written data since, which as a rule has extended the session, too. But of a session that
+// is new in this request it makes sure that nobody has ended it: its cookie is to go out.
 func (s *Store) touchIfDue(ctx context.Context, req *tracked, known request.Session, ttl time.Duration) error {
 	after := s.cfg.touchAfter(max(ttl, known.Window))
-	if mustNotTouch(ctx, req) || !rules.TouchDue(known.Stamp, time.Since(known.TakenAt), ttl, after) {
+	due := !mustNotTouch(ctx, req) && rules.TouchDue(known.Stamp, time.Since(known.TakenAt), ttl, after)
+	if !due && !known.New {
 		s.stat.skips.Add(1)
-		req.NotTouched(known)
+		req.NotTouched(known, known.Version)
 		return nil
 	}
 	var out db.Written
 	var met row.Row
 	err := s.do(ctx, "touch session", func(ctx context.Context) (err error) {
-		if out, err = s.db.Touch(ctx, known.ID, known.User, known.Version, ttl); err != nil || out.OK {
-			return err
+		if due {
+			if out, err = s.db.Touch(ctx, known.ID, known.User, known.Version, ttl); err != nil || out.OK {
+				return err
+			}
 		}
 		met, err = s.db.Find(ctx, known.ID)
 		return err
@@ -268,10 +269,10 @@ func (s *Store) touchIfDue(ctx context.Context, req *tracked, known request.Sess
 		return err
 	case out.OK:
 		s.stat.touches.Add(1)
-		req.Touched(known, out.Stamp, known.RowHoldsBase)
+		req.Touched(known, out.Stamp)
 	case met.Alive() && met.User == known.User:
 		s.stat.skips.Add(1)
-		req.Touched(known, met.Stamp, false)
+		req.NotTouched(known, met.Version)
 	default:
 		s.stat.dropped.Add(1)
 		req.Lost(known.ID, met)

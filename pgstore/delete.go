@@ -147,7 +147,7 @@ func calledToRenew() bool {
 	for {
 		frame, more := frames.Next()
 		switch frame.Function {
-		case renewToken, mergeSession:
+		case nameOfRenewal, nameOfMerge:
 			return true
 		}
 		if !more {
@@ -158,6 +158,6 @@ func calledToRenew() bool {
 
 // The names under which the runtime knows them, also with -trimpath. A test pins them.
 const (
-	renewToken   = "github.com/alexedwards/scs/v2.(*SessionManager).RenewToken"
-	mergeSession = "github.com/alexedwards/scs/v2.(*SessionManager).MergeSession"
+	nameOfRenewal = "github.com/alexedwards/scs/v2.(*SessionManager).RenewToken"
+	nameOfMerge   = "github.com/alexedwards/scs/v2.(*SessionManager).MergeSession"
 )

@@ -19,15 +19,7 @@ const pageSize = 1000
 // the loop ends.
 func (s *Store) Each(ctx context.Context) iter.Seq2[Session, error] {
 	return func(yield func(Session, error) bool) {
-		var page []row.Listed
-		read := func(ctx context.Context, after pgtype.UUID) (int, pgtype.UUID, error) {
-			var err error
-			if page, err = s.db.Page(ctx, after, pageSize); len(page) > 0 {
-				after = page[len(page)-1].ID
-			}
-			return len(page), after, err
-		}
-		for err := range s.pages(ctx, "read sessions", read) {
+		for page, err := range s.pages(ctx, "read sessions", false) {
 			if err != nil {
 				yield(Session{}, err)
 				return
@@ -59,43 +51,37 @@ func (s *Store) All() (map[string][]byte, error) { return s.AllCtx(context.Backg
 // session. Use neither there.
 func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
 	all := make(map[string][]byte)
-	read := func(ctx context.Context, after pgtype.UUID) (int, pgtype.UUID, error) {
-		return s.db.PageData(ctx, after, pageSize, func(id pgtype.UUID, version int64, data []byte) {
-			if s.readable(ctx, id, data) {
-				all[standInFor(id, version)] = data
-			}
-		})
-	}
-	for err := range s.pages(ctx, "read all sessions", read) {
+	for page, err := range s.pages(ctx, "read all sessions", true) {
 		if err != nil {
 			return nil, err
+		}
+		for _, listed := range page {
+			if s.readable(ctx, listed.ID, listed.Data) {
+				all[standInFor(listed.ID, listed.Version)] = listed.Data
+			}
 		}
 	}
 	return all, nil
 }
 
-// pages calls read for one page after another, and yields after each, until one is not
-// full. read is given the last id of the page before, and returns how many sessions it
-// has read, and the last id. The first error ends the loop.
-func (s *Store) pages(ctx context.Context, op string, read func(context.Context, pgtype.UUID) (int, pgtype.UUID, error)) iter.Seq[error] {
-	return func(yield func(error) bool) {
-		after := pgtype.UUID{Valid: true}
-		for n := pageSize; n == pageSize; {
-			err := ctx.Err()
-			if err != nil {
-				err = opError(op, err)
-			} else {
-				err = s.do(ctx, op, func(ctx context.Context) error {
-					count, last, err := read(ctx, after)
-					if err == nil {
-						n, after = count, last
-					}
+// pages yields the live sessions page by page, until one is not full, or with the first
+// error.
+func (s *Store) pages(ctx context.Context, op string, withData bool) iter.Seq2[[]row.Listed, error] {
+	return func(yield func([]row.Listed, error) bool) {
+		var page []row.Listed
+		var after pgtype.UUID
+		for n := pageSize; n == pageSize; n = len(page) {
+			err := opError(op, ctx.Err())
+			if err == nil {
+				err = s.do(ctx, op, func(ctx context.Context) (err error) {
+					page, err = s.db.Page(ctx, after, pageSize, withData)
 					return err
 				})
 			}
-			if !yield(err) || err != nil {
+			if !yield(page, err) || err != nil || len(page) == 0 {
 				return
 			}
+			after = page[len(page)-1].ID
 		}
 	}
 }

@@ -37,6 +37,9 @@ func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error)
 	if err != nil {
 		return nil, false, err
 	}
+	if deadline, ok := frame.Deadline(r.Data); ok && r.Expiry.Equal(row.Forever) {
+		r.Expiry = deadline // by the app server's clock, as scs's deadlines are
+	}
 	readable := r.Alive() && s.readable(ctx, id, r.Data)
 	if req != nil {
 		req.Found(id, r, readable)

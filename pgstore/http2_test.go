@@ -48,10 +48,6 @@ func (a *app) http2(t *testing.T) (get func(path, token string) (status int, bod
 // Two requests with one session, on one connection at the same time.
 func TestRequestsOfOneHTTP2ConnectionAreToldApart(t *testing.T) {
 	t.Parallel()
-	requestsOfOneHTTP2ConnectionAreToldApart(t, newApp)
-}
-
-func requestsOfOneHTTP2ConnectionAreToldApart(t *testing.T, newApp newAppFunc) {
 	type steps struct{ started, act, acted, end chan struct{} }
 	tests := map[string]struct {
 		want int // live sessions
@@ -144,10 +140,6 @@ func requestsOfOneHTTP2ConnectionAreToldApart(t *testing.T, newApp newAppFunc) {
 // Whoever revokes on the connection of another client's request is not taken for it.
 func TestRevokeStopsARenewalOnTheSameHTTP2Connection(t *testing.T) {
 	t.Parallel()
-	revokeStopsARenewalOnTheSameHTTP2Connection(t, newApp)
-}
-
-func revokeStopsARenewalOnTheSameHTTP2Connection(t *testing.T, newApp newAppFunc) {
 	for _, by := range []string{"Revoke", "RevokeAll"} {
 		t.Run(by, func(t *testing.T) {
 			t.Parallel()

@@ -14,10 +14,6 @@ import (
 
 func TestRevokeStopsAPendingRenewal(t *testing.T) {
 	t.Parallel()
-	revokeStopsAPendingRenewal(t, newApp)
-}
-
-func revokeStopsAPendingRenewal(t *testing.T, newApp newAppFunc) {
 	a := newApp(t, migrated(t), pgstore.Config{})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
@@ -34,10 +30,6 @@ func revokeStopsAPendingRenewal(t *testing.T, newApp newAppFunc) {
 
 func TestRevokeAllStopsAPendingRenewal(t *testing.T) {
 	t.Parallel()
-	revokeAllStopsAPendingRenewal(t, newApp)
-}
-
-func revokeAllStopsAPendingRenewal(t *testing.T, newApp newAppFunc) {
 	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1})
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
@@ -58,10 +50,6 @@ func revokeAllStopsAPendingRenewal(t *testing.T, newApp newAppFunc) {
 // been ended stays so all the same.
 func TestRevokeAllStopsARenewalUnderAnotherContext(t *testing.T) {
 	t.Parallel()
-	revokeAllStopsARenewalUnderAnotherContext(t, newApp)
-}
-
-func revokeAllStopsARenewalUnderAnotherContext(t *testing.T, newApp newAppFunc) {
 	contexts := map[string]func(context.Context) (context.Context, context.CancelFunc){
 		"its own": func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} },
 		"cancelled early": func(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -112,10 +100,6 @@ func revokeAllStopsARenewalUnderAnotherContext(t *testing.T, newApp newAppFunc) 
 // Here the handler's context has ended before it renews, for good or only for reading.
 func TestRevokeAllStopsARenewalAfterTheClientHasGone(t *testing.T) {
 	t.Parallel()
-	revokeAllStopsARenewalAfterTheClientHasGone(t, newApp)
-}
-
-func revokeAllStopsARenewalAfterTheClientHasGone(t *testing.T, newApp newAppFunc) {
 	a := newApp(t, migrated(t), pgstore.Config{})
 	gone := make(chan struct{})
 	a.mux.HandleFunc("/late", func(_ http.ResponseWriter, r *http.Request) {

@@ -33,7 +33,7 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 		return left.User == userID
 	})
 	if req := s.requestOf(ctx); req != nil && err == nil {
-		req.Revoked(userID, func(id pgtype.UUID) bool { return slices.Contains(ids, id) })
+		req.Revoked(userID, func(known *request.Session) bool { return slices.Contains(ids, known.ID) })
 	}
 	return ended, err
 }
@@ -120,10 +120,11 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 	}
 	if req != nil && !r.fence.IsZero() {
 		req.Fenced(r.user, r.fence)
-		req.Revoked(r.user, func(id pgtype.UUID) bool { return !r.keep.Valid || id != r.keep })
 	}
-	if req != nil && r.forget && err == nil {
-		req.Forgot(r.user)
+	if req != nil && (err == nil || !r.fence.IsZero()) {
+		req.Revoked(r.user, func(known *request.Session) bool {
+			return known.ID != r.keep && !slices.Contains(r.renewing, known.ID)
+		})
 	}
 	return r.ended, err
 }

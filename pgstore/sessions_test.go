@@ -33,10 +33,6 @@ func checkIndex(t testing.TB, pool *pgxpool.Pool, store *pgstore.Store, users ..
 
 func TestListingFollowsTheSession(t *testing.T) {
 	t.Parallel()
-	listingFollowsTheSession(t, newApp)
-}
-
-func listingFollowsTheSession(t *testing.T, newApp newAppFunc) {
 	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 3})
 	b := a.browser(t)
 	check := func(what string, alice, bob int) {
@@ -85,10 +81,6 @@ func listingFollowsTheSession(t *testing.T, newApp newAppFunc) {
 // A session keeps its age when its user signs in elsewhere while it is being renewed.
 func TestRenewalKeepsTheAgeBesideAnotherSignIn(t *testing.T) {
 	t.Parallel()
-	renewalKeepsTheAgeBesideAnotherSignIn(t, newApp)
-}
-
-func renewalKeepsTheAgeBesideAnotherSignIn(t *testing.T, newApp newAppFunc) {
 	for _, limit := range []int{0, 3} {
 		a := newApp(t, migrated(t), pgstore.Config{UserLimit: limit})
 		b := a.browser(t)

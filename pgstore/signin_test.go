@@ -190,8 +190,7 @@ func TestClientIPMayUseThePool(t *testing.T) {
 
 // A connection is used again: what one request has done is not taken for the next one's.
 func TestRequestsOfOneConnectionAreToldApart(t *testing.T) {
-	t.Parallel()
-	requestsOfOneConnectionAreToldApart(t, newApp)
+	bothWays(t, requestsOfOneConnectionAreToldApart)
 }
 
 func requestsOfOneConnectionAreToldApart(t *testing.T, newApp newAppFunc) {

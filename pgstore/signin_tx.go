@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/scspg/scspg/pgstore/internal/db"
-	"github.com/scspg/scspg/pgstore/internal/request"
 	"github.com/scspg/scspg/pgstore/internal/row"
 	"github.com/scspg/scspg/pgstore/internal/rules"
 )
@@ -34,7 +33,6 @@ type signInTx struct {
 	store  *Store
 	req    *tracked // nil without Track
 	write  write
-	left   []request.Session // what the request has left for this session
 	facts  rules.Facts
 	fresh  bool // nobody else knows the token, and this is the first attempt: its row need not be locked
 	client db.Client
@@ -173,10 +171,11 @@ func (tx *signInTx) read(ctx context.Context, t *db.Tx) error {
 		b.Lock(f.ID, &f.Current)
 		b.SignedIn(f.User, f.ID, &f.Since)
 	}
-	for i, l := range tx.left {
-		f.Left[i] = rules.Left{Session: l, At: l.ID}
-		b.Lock(l.ID, &f.Left[i].Row)
-		b.SignedIn(l.User, l.ID, &f.Left[i].Since)
+	for i := range f.Left {
+		l := &f.Left[i]
+		*l = rules.Left{Session: l.Session, At: l.ID}
+		b.Lock(l.ID, &l.Row)
+		b.SignedIn(l.User, l.ID, &l.Since)
 	}
 	if f.Limit > 0 {
 		b.UserSessions(f.User, pgtype.UUID{}, pageSize+1, &f.Others)
@@ -227,8 +226,10 @@ func (tx *signInTx) carryOut(ctx context.Context, t *db.Tx, v rules.Verdict) (ou
 	if f.User != "" {
 		b.Enlist(f.User, f.ID, f.SignedInAt(), tx.client)
 	}
-	f.Sent, f.SentOver = w.Data, f.Current.Version
-	err = t.Commit(ctx, b)
+	out.Written, err = tx.send(w.Data, f.Current.Version, func() (db.Written, error) {
+		err := t.Commit(ctx, b)
+		return out.Written, err
+	})
 	return out, err
 }
 
@@ -255,9 +256,23 @@ func (tx *signInTx) merge(ctx context.Context) (out outcome, err error) {
 		w.Data, w.TTL = out.Bytes, out.TTL
 		b = t.Batch()
 		b.Update(w, f.Current.Version, &out.Written)
-		f.Sent, f.SentOver = w.Data, f.Current.Version
-		return t.Commit(ctx, b)
+		out.Written, err = tx.send(w.Data, f.Current.Version, func() (db.Written, error) {
+			err := t.Commit(ctx, b)
+			return out.Written, err
+		})
+		return err
 	})
+	return out, err
+}
+
+// send notes what write sends, over which version of the row. If its answer is lost, the next
+// attempt looks for that.
+func (tx *signInTx) send(data []byte, over int64, write func() (db.Written, error)) (db.Written, error) {
+	tx.facts.Sent, tx.facts.SentOver = data, over
+	out, err := write()
+	if err == nil && !out.OK || err != nil && db.Refused(err) {
+		tx.facts.Sent = nil
+	}
 	return out, err
 }
 

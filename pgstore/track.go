@@ -15,9 +15,22 @@ import (
 //	handler := store.Track(sm.LoadAndSave(mux))
 //
 // Mounted inside LoadAndSave it would not see the session being loaded. That mistake
-// is logged once, and counted by Stat.Untracked. Mounting Track twice is harmless. It
-// does not change the response. When next has returned, Track may touch a session
-// that the request used but did not commit.
+// is logged once, and counted by Stat.Untracked. Mounting Track twice is harmless. When
+// next has returned, Track may touch a session that the request used but did not commit.
+//
+// Of the response, Track changes Set-Cookie alone. scs sends a session's cookie whenever
+// it has committed, and an answer that comes late would put back a token that a sign-in
+// in another tab has replaced. So Track withholds the cookie of a session that the
+// request knows, unless the session is alive and either new in this request or stored
+// or touched by the last commit before the answer. An answer that changed nothing sets no
+// cookie, and a persistent cookie is extended by the same answers as its session.
+// Cache-Control and Vary stay as scs wrote them, so caches treat every answer alike.
+//
+// What scs adds to headers that have gone out is lost, as it is without Track. After a
+// Flush before the first write, changes are stored, but the cookie of a session that is
+// new or renewed does not reach the client: call WriteHeader before Flush. After an
+// informational answer, such as 103 Early Hints, LoadAndSave neither stores changes nor
+// sends a cookie: make the changes before it.
 //
 // Changes are told relative to the first load of a session in the request. A handler
 // that goes on and loads a session again and again, with sm.Load for each message of a
@@ -34,7 +47,9 @@ func (s *Store) Track(next http.Handler) http.Handler {
 		req := &tracked{store: s, outer: outer, http: r, began: time.Now()}
 		ctx := context.WithValue(r.Context(), trackedKey{}, req)
 		defer s.finish(ctx, req)
-		next.ServeHTTP(w, r.WithContext(ctx))
+		a := &answer{ResponseWriter: w, withhold: req.withhold}
+		defer a.filter()
+		next.ServeHTTP(a, r.WithContext(ctx))
 	})
 }
 

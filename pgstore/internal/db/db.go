@@ -16,6 +16,7 @@ type DB struct {
 	pool      *pgxpool.Pool
 	schema    string
 	qualified sync.Map // SQL as in sql.go to SQL with its tables qualified
+	textual   bool     // results come as text
 	timeout   time.Duration
 	onRetry   func()
 
@@ -25,7 +26,11 @@ type DB struct {
 // New returns the tables of schema, or of the search_path if it is "". Do gives each
 // operation timeout, and calls onRetry before each attempt after the first.
 func New(pool *pgxpool.Pool, schema string, timeout time.Duration, onRetry func()) *DB {
-	return &DB{pool: pool, schema: schema, timeout: timeout, onRetry: onRetry}
+	mode := pool.Config().ConnConfig.DefaultQueryExecMode
+	return &DB{
+		pool: pool, schema: schema, timeout: timeout, onRetry: onRetry,
+		textual: mode == pgx.QueryExecModeExec || mode == pgx.QueryExecModeSimpleProtocol,
+	}
 }
 
 // Tx is a transaction that takes two round trips: a batch that begins it, and one that
@@ -78,12 +83,25 @@ type Batch struct {
 }
 
 // Batch returns an empty batch.
-func (d *DB) Batch() *Batch { return &Batch{db: d} }
+func (d *DB) Batch() *Batch {
+	b := &Batch{db: d}
+	b.readable()
+	return b
+}
 
 func (d *DB) begin(sql string) *Batch {
-	b := d.Batch()
+	b := &Batch{db: d}
 	b.add(sql)
+	b.readable()
 	return b
+}
+
+// readable makes results that come as text come in the form that pgx reads, whatever the
+// role or the database is set to: for the transaction only.
+func (b *Batch) readable() {
+	if b.db.textual {
+		b.add(sqlReadable).QueryRow(func(r pgx.Row) error { return r.Scan(nil, nil) })
+	}
 }
 
 // Send sends the batch in one round trip.
@@ -93,4 +111,21 @@ func (d *DB) Send(ctx context.Context, b *Batch) error {
 
 func (b *Batch) add(sql string, args ...any) *pgx.QueuedQuery {
 	return b.queue.Queue(b.db.q(sql), args...)
+}
+
+// queryRow runs one statement and scans its row.
+func (d *DB) queryRow(ctx context.Context, scan func(pgx.Row) error, sql string, args ...any) error {
+	if !d.textual {
+		return scan(d.pool.QueryRow(ctx, d.q(sql), args...))
+	}
+	b := d.Batch()
+	b.add(sql, args...).QueryRow(scan)
+	return d.Send(ctx, b)
+}
+
+// query runs one statement and calls read with its rows.
+func (d *DB) query(ctx context.Context, read func(pgx.Rows) error, sql string, args ...any) error {
+	b := d.Batch()
+	b.add(sql, args...).Query(read)
+	return d.Send(ctx, b)
 }

@@ -4,30 +4,37 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/scspg/scspg/pgstore/internal/row"
 )
 
-// Page reads up to n live sessions, in the order of their ids, after the one given. What
-// only the user index has is read in a snapshot of its own, so it may be missing for a
-// session that has just ended.
-func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int) ([]row.Listed, error) {
+// Page reads up to n live sessions, in the order of their ids, after the one given: with
+// their data, or with what the user index has. That is read in a snapshot of its own, so it
+// may be missing for a session that has just ended.
+func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int, withData bool) (page []row.Listed, err error) {
 	var users []string
 	var ids []pgtype.UUID
-	page, err := d.page(ctx, after, n, false, func(s row.Listed, _ int64, _ []byte) {
-		if s.User != "" {
-			users, ids = append(users, s.User), append(ids, s.ID)
-		}
-	})
-	if err != nil || len(ids) == 0 {
+	err = d.query(ctx, func(rows pgx.Rows) error {
+		var s row.Listed
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.User, (*instant)(&s.Expiry), (*instant)(&s.LastSeen), &s.Version, &s.Data}, func() error {
+			page = append(page, s)
+			if s.User != "" {
+				users, ids = append(users, s.User), append(ids, s.ID)
+			}
+			return nil
+		})
+		return err
+	}, sqlPage, first(after), n, withData)
+	if err != nil || withData || len(ids) == 0 {
 		return page, err
 	}
-	rows, err := d.pool.Query(ctx, d.q(sqlListedIn), users, ids)
-	if err != nil {
-		return nil, err
-	}
-	index, err := collectIndex(rows)
+	var index map[pgtype.UUID]row.Listed
+	err = d.query(ctx, func(rows pgx.Rows) (err error) {
+		index, err = collectIndex(rows)
+		return err
+	}, sqlListedIn, users, ids)
 	for i := range page {
 		s := &page[i]
 		if entry, ok := index[s.ID]; ok && entry.User == s.User {
@@ -37,42 +44,13 @@ func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int) ([]row.Listed, 
 	return page, err
 }
 
-// PageData calls f with the data of up to n live sessions, in the order of their ids, and
-// returns how many there were and the last id.
-func (d *DB) PageData(ctx context.Context, after pgtype.UUID, n int, f func(id pgtype.UUID, version int64, data []byte)) (int, pgtype.UUID, error) {
-	page, err := d.page(ctx, after, n, true, func(s row.Listed, version int64, data []byte) { f(s.ID, version, data) })
-	if len(page) > 0 {
-		after = page[len(page)-1].ID
-	}
-	return len(page), after, err
-}
-
-func (d *DB) page(ctx context.Context, after pgtype.UUID, n int, withData bool, f func(row.Listed, int64, []byte)) (page []row.Listed, err error) {
-	rows, err := d.pool.Query(ctx, d.q(sqlPage), after, n, withData)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s row.Listed
-		var version int64
-		var data []byte
-		if err := rows.Scan(&s.ID, &s.User, &s.Expiry, &s.LastSeen, &version, &data); err != nil {
-			return nil, err
-		}
-		f(s, version, data)
-		page = append(page, s)
-	}
-	return page, rows.Err()
-}
-
 // Totals are counts of rows.
 type Totals struct{ Live, SignedIn, Users, Expired, All int64 }
 
 // EstimatedRows returns how many rows the session table has, by the statistics: -1 until
 // the first vacuum or analyze.
 func (d *DB) EstimatedRows(ctx context.Context) (rows float64, err error) {
-	err = d.pool.QueryRow(ctx, d.q(sqlEstimate)).Scan(&rows)
+	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&rows) }, sqlEstimate)
 	return rows, err
 }
 
@@ -83,13 +61,14 @@ func (d *DB) Totals(ctx context.Context, percent float64) (t Totals, err error) 
 	if percent > 0 {
 		query, args = sqlSample, []any{percent}
 	}
-	err = d.pool.QueryRow(ctx, d.q(query), args...).Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &t.All)
+	err = d.queryRow(ctx, func(r pgx.Row) error {
+		return r.Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &t.All)
+	}, query, args...)
 	return t, err
 }
 
 // OldestExpired returns the earliest expiry that has passed, zero if there is none.
-func (d *DB) OldestExpired(ctx context.Context) (time.Time, error) {
-	var oldest pgtype.Timestamptz
-	err := d.pool.QueryRow(ctx, d.q(sqlOldest)).Scan(&oldest)
-	return oldest.Time, err
+func (d *DB) OldestExpired(ctx context.Context) (oldest time.Time, err error) {
+	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan((*instant)(&oldest)) }, sqlOldest)
+	return oldest, err
 }

@@ -50,6 +50,10 @@ func mayRepeat(err error) bool {
 	return pgfault.IsTransient(err) || pgfault.Code(err) == pgfault.UniqueViolation
 }
 
+// Refused reports whether err says that the server has not carried out the statement.
+// After other errors it may have: pgconn.SafeToRetry does not tell for a batch.
+func Refused(err error) bool { return pgfault.Code(err) != "" && !pgfault.IsConnection(err) }
+
 // findConnection discards broken connections of the pool until it meets one that works.
 // What has broken one, such as a restart of the server, has often broken them all, and
 // an attempt on each would be too many. The pool acquires next what it was given last.

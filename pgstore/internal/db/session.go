@@ -14,7 +14,7 @@ import (
 
 // Find reads a session. A missing one is the zero Row.
 func (d *DB) Find(ctx context.Context, id pgtype.UUID) (r row.Row, err error) {
-	err = scanRow(&r)(d.pool.QueryRow(ctx, d.q(sqlFind), id))
+	err = d.queryRow(ctx, scanRow(&r), sqlFind, id)
 	return r, err
 }
 
@@ -27,10 +27,27 @@ func (b *Batch) Lock(id pgtype.UUID, r *row.Row) { b.add(sqlLock, id).QueryRow(s
 func scanRow(r *row.Row) func(pgx.Row) error {
 	return func(from pgx.Row) error {
 		*r = row.Row{}
-		err := from.Scan(&r.Data, &r.User, &r.Version, &r.EndReason, &r.Expiry, &r.LastSeen, &r.Now)
+		err := from.Scan(&r.Data, &r.User, &r.Version, &r.EndReason, (*instant)(&r.Expiry), (*instant)(&r.LastSeen), &r.Now)
 		r.Present = err == nil
 		return ignoreNoRows(err)
 	}
+}
+
+// instant is a time that may be infinite in the database, where somebody has set it by
+// hand: row.Forever, or the zero time.
+type instant time.Time
+
+// ScanTimestamptz implements pgtype.TimestamptzScanner.
+func (i *instant) ScanTimestamptz(v pgtype.Timestamptz) error {
+	switch v.InfinityModifier {
+	case pgtype.Infinity:
+		*i = instant(row.Forever)
+	case pgtype.NegativeInfinity:
+		*i = instant{}
+	default:
+		*i = instant(v.Time)
+	}
+	return nil
 }
 
 // Write is what is written to the row of a session.
@@ -55,21 +72,21 @@ type Written struct {
 
 func (w *Written) scan(from pgx.Row) error {
 	*w = Written{}
-	err := from.Scan(&w.Version, &w.Expiry, &w.LastSeen)
+	err := from.Scan(&w.Version, (*instant)(&w.Expiry), (*instant)(&w.LastSeen))
 	w.Now, w.OK = w.LastSeen, err == nil
 	return ignoreNoRows(err)
 }
 
 // Insert writes a new anonymous session, unless the row is there.
 func (d *DB) Insert(ctx context.Context, w Write) (out Written, err error) {
-	err = out.scan(d.pool.QueryRow(ctx, d.q(sqlInsert), w.ID, w.Data, w.TTL.Microseconds()))
+	err = d.queryRow(ctx, out.scan, sqlInsert, w.ID, w.Data, w.TTL.Microseconds())
 	return out, err
 }
 
 // Update writes the data of a live session whose user stays.
 func (d *DB) Update(ctx context.Context, w Write, version int64) (out Written, err error) {
 	sql, args := w.update(version)
-	err = out.scan(d.pool.QueryRow(ctx, d.q(sql), args...))
+	err = d.queryRow(ctx, out.scan, sql, args...)
 	return out, err
 }
 

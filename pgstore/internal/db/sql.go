@@ -78,6 +78,8 @@ const (
 		WHERE id = ANY($1::uuid[]) AND end_reason IS NULL AND (expiry <= now() OR expiry <= $3::timestamptz)
 			AND ($2::text IS NULL OR user_id = $2::text)`
 
+	sqlReadable = `SELECT set_config('bytea_output', 'hex', true), set_config('DateStyle', 'ISO', true)`
+
 	// The sign-in transaction; see pgstore's signin_tx.go.
 	sqlBegin    = `BEGIN ISOLATION LEVEL READ COMMITTED`
 	sqlCommit   = `COMMIT`

@@ -44,7 +44,7 @@ func (b *Batch) SignedIn(user string, id pgtype.UUID, at *time.Time) {
 		return
 	}
 	b.add(sqlSignedIn, user, id).QueryRow(func(r pgx.Row) error {
-		return ignoreNoRows(r.Scan(at))
+		return ignoreNoRows(r.Scan((*instant)(at)))
 	})
 }
 
@@ -68,7 +68,7 @@ func (b *Batch) UserSessions(user string, after pgtype.UUID, n int, list *[]row.
 	*list = nil
 	b.add(sqlUserIndex, user, first(after), n).Query(func(rows pgx.Rows) error {
 		s := row.UserSession{Gone: true}
-		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.CreatedAt}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.CreatedAt)}, func() error {
 			at[s.ID] = len(*list)
 			*list = append(*list, s)
 			return nil
@@ -77,7 +77,7 @@ func (b *Batch) UserSessions(user string, after pgtype.UUID, n int, list *[]row.
 	})
 	b.add(sqlUserRows, user, first(after), n).Query(func(rows pgx.Rows) error {
 		var s row.UserSession
-		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.LastSeen, &s.Expiry, &s.Gone, &s.Pending}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.LastSeen), (*instant)(&s.Expiry), &s.Gone, &s.Pending}, func() error {
 			if i, ok := at[s.ID]; ok { // under the user's lock, both statements see the same index
 				s.CreatedAt = (*list)[i].CreatedAt
 				(*list)[i] = s
@@ -105,7 +105,7 @@ func (d *DB) Listing(ctx context.Context, user string) ([]row.Listed, error) {
 	})
 	b.add(sqlLive, user).Query(func(rows pgx.Rows) error {
 		var s row.Listed
-		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.Expiry, &s.LastSeen}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.Expiry), (*instant)(&s.LastSeen)}, func() error {
 			entry := index[s.ID]
 			entry.Expiry, entry.LastSeen = s.Expiry, s.LastSeen
 			list = append(list, entry)
@@ -125,7 +125,7 @@ func collectIndex(rows pgx.Rows) (map[pgtype.UUID]row.Listed, error) {
 	for rows.Next() {
 		var s row.Listed
 		var ip *netip.Addr
-		if err := rows.Scan(&s.User, &s.ID, &s.CreatedAt, &ip, &s.UserAgent); err != nil {
+		if err := rows.Scan(&s.User, &s.ID, (*instant)(&s.CreatedAt), &ip, &s.UserAgent); err != nil {
 			return nil, err
 		}
 		if ip != nil {
@@ -138,6 +138,6 @@ func collectIndex(rows pgx.Rows) (map[pgtype.UUID]row.Listed, error) {
 
 // Count counts the user's live sessions.
 func (d *DB) Count(ctx context.Context, user string) (n int, err error) {
-	err = d.pool.QueryRow(ctx, d.q(sqlCount), user).Scan(&n)
+	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&n) }, sqlCount, user)
 	return n, err
 }

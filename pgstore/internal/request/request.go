@@ -9,8 +9,7 @@
 //	Lost, LostWith         Over      Over       -       -       -          -
 //	Renewed                Renewing  Renewing   -       -       -          -
 //	SignedOut              -         Closed     Closed  Closed  Closed     Closed
-//	Revoked                -         Closed     -       -       -          -
-//	Forgot                 -         Closed     -       -       Closed     -
+//	Revoked                -         Closed     -       -       Closed     -
 //
 // (An absent session is Renewing only if Delete finds it in the database.) Touched and
 // NotTouched change no phase.
@@ -193,6 +192,7 @@ func (r *Request) Stored(id pgtype.UUID, user string, base []byte, latest row.St
 	s.become(Live, "")
 	s.stamp(latest)
 	s.User, s.Base, s.RowHoldsBase, s.Settled = user, base, rowHoldsBase, true
+	s.New, s.Written = s.New || s.generation == 1, true
 	r.succeed(s)
 }
 
@@ -220,25 +220,27 @@ func (r *Request) LostWith(id pgtype.UUID, over Session) {
 	r.succeed(s)
 }
 
-// Touched records that the row of known, a copy, had latest as its stamp when a touch
-// was done, or was not needed. It does nothing if the session has changed since the copy
-// was taken: the result of a touch must not overwrite what the request has done meanwhile.
-func (r *Request) Touched(known Session, latest row.Stamp, rowHoldsBase bool) {
+// Touched records that a touch of known, a copy, has left the row with the stamp latest. It
+// does nothing if the session has changed since the copy was taken: the result of a touch
+// must not overwrite what the request has done meanwhile.
+func (r *Request) Touched(known Session, latest row.Stamp) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.find(known.ID); s != nil && s.generation == known.generation {
 		s.generation++
 		s.stamp(latest)
-		s.RowHoldsBase, s.Settled = rowHoldsBase, true
+		s.Settled, s.Written = true, true
 	}
 }
 
-// NotTouched records that known, a copy, did not need a touch.
-func (r *Request) NotTouched(known Session) {
+// NotTouched records that known, a copy, needed no touch; the row has this version. It does
+// nothing if the session has changed since the copy was taken.
+func (r *Request) NotTouched(known Session, version int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.find(known.ID); s != nil && s.generation == known.generation {
-		s.Settled = true
+		s.RowHoldsBase = s.RowHoldsBase && version == s.Version
+		s.Settled, s.Written = true, false
 	}
 }
 
@@ -282,24 +284,11 @@ func (r *Request) SignedOut(id pgtype.UUID, left row.Row, replaced bool) {
 
 // Revoked records that this request has ended sessions of user itself: those for which
 // ended returns true.
-func (r *Request) Revoked(user string, ended func(pgtype.UUID) bool) {
+func (r *Request) Revoked(user string, ended func(*Session) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.sessions {
-		if s := &r.sessions[i]; s.User == user && s.Phase == Live && ended(s.ID) {
-			s.generation++
-			s.become(Closed, row.Revoked)
-		}
-	}
-}
-
-// Forgot records that this request has erased user: a sign-in from now on continues
-// nothing.
-func (r *Request) Forgot(user string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range r.sessions {
-		if s := &r.sessions[i]; s.User == user && (s.Phase == Live || s.Phase == Renewing) {
+		if s := &r.sessions[i]; s.User == user && (s.Phase == Live || s.Phase == Renewing) && ended(s) {
 			s.generation++
 			s.become(Closed, row.Revoked)
 		}

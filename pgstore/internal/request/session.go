@@ -50,6 +50,9 @@ type Session struct {
 
 	DeletedAt time.Time // while Renewing: when, by the database's clock, once the row was locked
 
+	// What the client may be told of its cookie.
+	New       bool // this request has made it: the client does not know its token yet
+	Written   bool // the last commit has stored or touched it
 	LeftAlone bool // while Closed: the sign-out came too late, a sign-in had replaced the session
 
 	generation int // grows with each change

@@ -20,6 +20,10 @@ const (
 	TimedOut = "timed_out"
 )
 
+// Forever stands for an expiry of infinity, which somebody has set by hand. It is past what
+// any session's deadline can be.
+var Forever = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+
 // Stamp is the state of a row right after a read or a write. Its times are by the
 // database's clock.
 type Stamp struct {
@@ -114,4 +118,7 @@ type Listed struct {
 	CreatedAt time.Time
 	IP        netip.Addr // zero if unknown
 	UserAgent string     // "" if unknown
+
+	Version int64
+	Data    []byte // nil unless asked for
 }

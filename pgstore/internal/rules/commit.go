@@ -85,7 +85,7 @@ func (c *Commit) Way() Way {
 // been seen for after, or its expiry would move by as much. age is how long ago the stamp
 // was taken; ttl is the time to live from now, 0 if expiry stays.
 func TouchDue(latest row.Stamp, age, ttl, after time.Duration) bool {
-	unseen := latest.Now.Sub(latest.LastSeen) + age
-	gain := ttl - (latest.Expiry.Sub(latest.Now) - age)
+	now := latest.Now.Add(age)
+	unseen, gain := now.Sub(latest.LastSeen), ttl-latest.Expiry.Sub(now)
 	return unseen >= after || gain >= after
 }
