@@ -180,7 +180,7 @@ func (f *Facts) heldBefore() bool {
 
 // makeRoom returns what has to go so that the user stays within the limit.
 func (f *Facts) makeRoom() Verdict {
-	overAsItBegins := f.TTL <= 0 && f.Session == nil && !f.Renewal
+	overAsItBegins := f.TTL <= 0 && f.Merge().TTL <= 0
 	if f.Limit == 0 || f.isOwn() || overAsItBegins {
 		return f.sort(len(f.Others))
 	}
