@@ -139,9 +139,11 @@ func (tx *signInTx) trim(ctx context.Context) error {
 			evicted := 0
 			b = t.Batch()
 			tx.end(b, v, &evicted)
-			err := t.Commit(ctx, b)
+			if err := t.Commit(ctx, b); err != nil {
+				return err
+			}
 			s.stat.evictions.Add(int64(evicted))
-			return err
+			return nil
 		})
 		if err != nil {
 			return err
