@@ -54,8 +54,10 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	sessions := []request.Session{{ID: id}}
 	if known, ok := req.Session(id); ok && known.Phase != request.Absent {
 		sessions[0] = known
-	} else { // a token that RenewToken has drawn and nobody has stored: what it stands for ends
-		sessions = append(sessions, req.Left()...)
+	} else {
+		// A token that RenewToken has drawn and nobody has stored, or none, because another
+		// request is renewing it: what it stands for ends.
+		sessions = append(append(sessions, req.Left()...), req.Renewing()...)
 	}
 	for _, known := range sessions {
 		left, replaced, err := s.signOut(ctx, known)

@@ -121,7 +121,11 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 	if req != nil && !r.fence.IsZero() {
 		req.Fenced(r.user, r.fence)
 	}
-	if req != nil && (err == nil || !r.fence.IsZero()) {
+	switch {
+	case req == nil || err != nil && r.fence.IsZero():
+	case r.forget:
+		req.Forgot(r.user)
+	default:
 		req.Revoked(r.user, func(known *request.Session) bool {
 			return known.ID != r.keep && !slices.Contains(r.renewing, known.ID)
 		})

@@ -56,7 +56,8 @@ func (f *Facts) Followed(i int, to pgtype.UUID, r row.Row, since time.Time) {
 func (l *Left) open() bool { return l.Row.Pending() || l.hops > 0 && l.Row.Alive() }
 
 // Successions returns how the sessions that the request has left, and what has become of
-// them, are to point to this one. Those that somebody else has ended do not.
+// them, are to point to this one. Those that are over, whoever has ended them, do if it is a
+// user's: so that another sign-in in the same browser finds it.
 func (f *Facts) Successions() (list []Succession) {
 	for _, l := range f.Left {
 		s := Succession{ID: l.At, User: l.Row.User, Reason: row.Renewed}
@@ -67,8 +68,8 @@ func (f *Facts) Successions() (list []Succession) {
 		case l.open() && l.Row.User != "" && l.Row.User != f.User:
 			s.Reason = row.SignedOut // of that user, who has not signed in again
 		case l.open():
-		case !linked && f.User != "" && l.Phase == request.Closed && l.Row.EndReason == row.SignedOut:
-			s.Reason = row.SignedOut // by this request, which now signs in: so that another sign-in finds it
+		case !linked && f.User != "" && l.Had():
+			s.Reason, s.Link.SignIn = l.Row.Over(), true
 		default:
 			continue
 		}
