@@ -81,7 +81,7 @@ func TestPhaseAfterEveryEvent(t *testing.T) {
 		closed  = "closed signed_out"
 		revoked = "closed revoked"
 	)
-	all := func(pgtype.UUID) bool { return true }
+	all := func(*request.Session) bool { return true }
 	for _, event := range []struct {
 		name  string
 		occur func(*request.Request, pgtype.UUID)
@@ -125,7 +125,7 @@ func TestPhaseAfterEveryEvent(t *testing.T) {
 			[7]string{"", "", "", "", "", "", ""}},
 		{"NotTouched", func(r *request.Request, id pgtype.UUID) {
 			if s, ok := r.Session(id); ok {
-				r.NotTouched(s)
+				r.NotTouched(s, s.Version)
 			}
 		}, [7]string{"", "", "", "", "", "", ""}},
 		{"Renewed", func(r *request.Request, id pgtype.UUID) { r.Renewed(id, ended(row.Renewed, "alice"), noon) },
@@ -141,14 +141,12 @@ func TestPhaseAfterEveryEvent(t *testing.T) {
 		{"SignedOut, gone", func(r *request.Request, id pgtype.UUID) { r.SignedOut(id, row.Row{}, false) },
 			[7]string{"", "", "closed", "closed", "closed", "closed", "closed"}},
 		{"Revoked", func(r *request.Request, _ pgtype.UUID) { r.Revoked("alice", all) },
-			[7]string{"", "", revoked, "", "", "", ""}},
-		{"Revoked, but not this one", func(r *request.Request, _ pgtype.UUID) { r.Revoked("alice", func(pgtype.UUID) bool { return false }) },
+			[7]string{"", "", revoked, "", "", revoked, ""}},
+		{"Revoked, but not this one", func(r *request.Request, _ pgtype.UUID) {
+			r.Revoked("alice", func(*request.Session) bool { return false })
+		},
 			[7]string{"", "", "", "", "", "", ""}},
 		{"Revoked, of another user", func(r *request.Request, _ pgtype.UUID) { r.Revoked("bob", all) },
-			[7]string{"", "", "", "", "", "", ""}},
-		{"Forgot", func(r *request.Request, _ pgtype.UUID) { r.Forgot("alice") },
-			[7]string{"", "", revoked, "", "", revoked, ""}},
-		{"Forgot, of another user", func(r *request.Request, _ pgtype.UUID) { r.Forgot("bob") },
 			[7]string{"", "", "", "", "", "", ""}},
 		{"Fenced", func(r *request.Request, _ pgtype.UUID) { r.Fenced("alice", noon) },
 			[7]string{"", "", "", "", "", "", ""}},
@@ -173,7 +171,7 @@ func TestPhaseAfterEveryEvent(t *testing.T) {
 
 func touch(r *request.Request, id pgtype.UUID, latest row.Stamp) {
 	if s, ok := r.Session(id); ok {
-		r.Touched(s, latest, true)
+		r.Touched(s, latest)
 	}
 }
 
@@ -218,7 +216,7 @@ func TestStoredDoesNotReviveWhatWasEndedBesideIt(t *testing.T) {
 	t.Parallel()
 	var r request.Request
 	r.Found(id(1), alive("alice"), true)
-	r.Revoked("alice", func(pgtype.UUID) bool { return true })
+	r.Revoked("alice", func(*request.Session) bool { return true })
 	r.Stored(id(1), "alice", []byte("stored"), row.Stamp{Version: 4}, true, nil)
 	if s := session(t, &r, id(1)); s.Phase != request.Closed || s.Version != 3 || string(s.Base) != "loaded" {
 		t.Errorf("%+v", s)
@@ -280,8 +278,7 @@ func TestLateTouchDoesNotOverwrite(t *testing.T) {
 		"lost":       func(r *request.Request) { r.Lost(id(1), ended(row.Revoked, "alice")) },
 		"renewed":    func(r *request.Request) { r.Renewed(id(1), ended(row.Renewed, "alice"), noon) },
 		"signed out": func(r *request.Request) { r.SignedOut(id(1), ended(row.SignedOut, "alice"), false) },
-		"revoked":    func(r *request.Request) { r.Revoked("alice", func(pgtype.UUID) bool { return true }) },
-		"forgot":     func(r *request.Request) { r.Forgot("alice") },
+		"revoked":    func(r *request.Request) { r.Revoked("alice", func(*request.Session) bool { return true }) },
 		"touched":    func(r *request.Request) { touch(r, id(1), row.Stamp{Version: 3}) },
 	} {
 		var r request.Request
@@ -289,20 +286,25 @@ func TestLateTouchDoesNotOverwrite(t *testing.T) {
 		copied := session(t, &r, id(1))
 		meanwhile(&r)
 		before := session(t, &r, id(1))
-		r.NotTouched(copied)
+		r.NotTouched(copied, copied.Version)
 		if s := session(t, &r, id(1)); s.Settled != (before.Settled || name == "nothing") {
 			t.Errorf("%s, no touch needed: settled %t", name, s.Settled)
 		}
-		r.Touched(copied, late, false)
+		r.Touched(copied, late)
 		if s := session(t, &r, id(1)); (s.Version == late.Version) != (name == "nothing") {
 			t.Errorf("%s: %+v", name, s)
-		} else if name == "nothing" && (s.RowHoldsBase || !s.Settled) {
+		} else if name == "nothing" && (!s.RowHoldsBase || !s.Settled || !s.Written) {
 			t.Errorf("touched: %+v", s)
 		}
 	}
 	var r request.Request
-	r.Touched(request.Session{ID: id(1)}, late, true)
-	r.NotTouched(request.Session{ID: id(1)})
+	r.Found(id(2), alive("alice"), true)
+	r.NotTouched(session(t, &r, id(2)), 4)
+	if session(t, &r, id(2)).RowHoldsBase {
+		t.Error("the row has another version, but is taken to hold what was loaded")
+	}
+	r.Touched(request.Session{ID: id(1)}, late)
+	r.NotTouched(request.Session{ID: id(1)}, 0)
 	if got := phaseOf(&r, id(1)); got != "unknown" {
 		t.Error(got)
 	}
@@ -475,7 +477,7 @@ func TestCallsMayOverlap(t *testing.T) {
 			touch(&r, id(n), row.Stamp{})
 			r.Stored(id(n), "alice", []byte("stored"), row.Stamp{}, true, r.Left())
 			for _, s := range r.Unsettled() {
-				r.NotTouched(s)
+				r.NotTouched(s, s.Version)
 			}
 			r.Fenced("alice", noon)
 			_ = r.Exempt("alice", noon)
@@ -491,8 +493,7 @@ func TestCallsMayOverlap(t *testing.T) {
 				r.Lost(id(n), ended(row.Revoked, "alice"))
 				r.LostWith(id(n+100), copied)
 			case 3:
-				r.Revoked("alice", func(at pgtype.UUID) bool { return at == id(n) })
-				r.Forgot("bob")
+				r.Revoked("alice", func(s *request.Session) bool { return s.ID == id(n) })
 			}
 		})
 	}
