@@ -168,7 +168,7 @@ func ExampleConfig() {
 			return ip
 		},
 	}
-	r := httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("X-Real-IP", "192.0.2.1")
 	fmt.Println(cfg.ClientIP(r))
 	// Output: 192.0.2.1
