@@ -24,7 +24,7 @@ const (
 	Revoked EndReason = row.Revoked
 	// Evicted: a later sign-in of the same user needed its place under the limit.
 	Evicted EndReason = row.Evicted
-	// Renewed: the session continues under a new token.
+	// Renewed: the session continues under a new token. (Without Track: SignedOut.)
 	Renewed EndReason = row.Renewed
 )
 
@@ -36,9 +36,10 @@ func (s *Store) Delete(token string) error { return s.DeleteCtx(context.Backgrou
 // flight can bring the session back. Deleting a token that names no live session is
 // not an error.
 //
-// Under Track, RenewToken and MergeSession, which call it too, end the session as Renewed,
-// and the commit that follows continues it; and a sign-out also ends what renewals by other
-// requests have made of the session. Without Track each call is a sign-out.
+// Under Track, RenewToken and MergeSession, which call it too, end the session as Renewed;
+// its row keeps the data until the commit that follows continues it. And a sign-out also
+// ends what renewals by other requests have made of the session. Without Track each call is
+// a sign-out.
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	id, _, standIn := idOf(token)
 	req := s.requestOf(ctx)
