@@ -65,11 +65,8 @@ func everything(t *testing.T, d *db.DB) error {
 		func() error { _, err := d.Find(ctx, id(1)); return err },
 		func() error { _, err := d.Listing(ctx, "alice"); return err },
 		func() error { _, err := d.Count(ctx, "alice"); return err },
-		func() error { _, err := d.Page(ctx, pgtype.UUID{Valid: true}, 1); return err },
-		func() error {
-			_, _, err := d.PageData(ctx, pgtype.UUID{Valid: true}, 1, func(pgtype.UUID, int64, []byte) {})
-			return err
-		},
+		func() error { _, err := d.Page(ctx, pgtype.UUID{}, 1, false); return err },
+		func() error { _, err := d.Page(ctx, pgtype.UUID{}, 1, true); return err },
 		func() error { _, err := d.Totals(ctx, 0); return err },
 		func() error { _, err := d.Totals(ctx, 100); return err },
 		func() error { _, err := d.EstimatedRows(ctx); return err },
@@ -118,19 +115,19 @@ func TestErrorsAreReturned(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	calls := map[string]func(*db.DB) error{
-		"Find":     func(d *db.DB) error { _, err := d.Find(ctx, id(1)); return err },
-		"Insert":   func(d *db.DB) error { _, err := d.Insert(ctx, db.Write{}); return err },
-		"Update":   func(d *db.DB) error { _, err := d.Update(ctx, db.Write{}, 1); return err },
-		"Touch":    func(d *db.DB) error { _, err := d.Touch(ctx, id(1), "", 1, 0); return err },
-		"Listing":  func(d *db.DB) error { _, err := d.Listing(ctx, "alice"); return err },
-		"Count":    func(d *db.DB) error { _, err := d.Count(ctx, "alice"); return err },
-		"Page":     func(d *db.DB) error { _, err := d.Page(ctx, id(0), 9); return err },
-		"PageData": func(d *db.DB) error { _, _, err := d.PageData(ctx, id(0), 9, nil); return err },
-		"Totals":   func(d *db.DB) error { _, err := d.Totals(ctx, 0); return err },
-		"rows":     func(d *db.DB) error { _, err := d.EstimatedRows(ctx); return err },
-		"oldest":   func(d *db.DB) error { _, err := d.OldestExpired(ctx); return err },
-		"Send":     func(d *db.DB) error { b := d.Batch(); b.Forget("alice"); return d.Send(ctx, b) },
-		"InTx":     func(d *db.DB) error { return d.InTx(ctx, func(*db.Tx) error { return nil }) },
+		"Find":    func(d *db.DB) error { _, err := d.Find(ctx, id(1)); return err },
+		"Insert":  func(d *db.DB) error { _, err := d.Insert(ctx, db.Write{}); return err },
+		"Update":  func(d *db.DB) error { _, err := d.Update(ctx, db.Write{}, 1); return err },
+		"Touch":   func(d *db.DB) error { _, err := d.Touch(ctx, id(1), "", 1, 0); return err },
+		"Listing": func(d *db.DB) error { _, err := d.Listing(ctx, "alice"); return err },
+		"Count":   func(d *db.DB) error { _, err := d.Count(ctx, "alice"); return err },
+		"Page":    func(d *db.DB) error { _, err := d.Page(ctx, id(0), 9, false); return err },
+		"data":    func(d *db.DB) error { _, err := d.Page(ctx, id(0), 9, true); return err },
+		"Totals":  func(d *db.DB) error { _, err := d.Totals(ctx, 0); return err },
+		"rows":    func(d *db.DB) error { _, err := d.EstimatedRows(ctx); return err },
+		"oldest":  func(d *db.DB) error { _, err := d.OldestExpired(ctx); return err },
+		"Send":    func(d *db.DB) error { b := d.Batch(); b.Forget("alice"); return d.Send(ctx, b) },
+		"InTx":    func(d *db.DB) error { return d.InTx(ctx, func(*db.Tx) error { return nil }) },
 	}
 	closed := pgtest.Pool(t)
 	closed.Close()
@@ -141,7 +138,7 @@ func TestErrorsAreReturned(t *testing.T) {
 	}
 	// Rows that cannot be read.
 	for change, broken := range map[string][]string{
-		`ALTER TABLE scs_sessions ALTER version DROP DEFAULT, ALTER version TYPE text USING 'none'`: {"Find", "Page", "PageData"},
+		`ALTER TABLE scs_sessions ALTER version DROP DEFAULT, ALTER version TYPE text USING 'none'`: {"Find", "Page", "data"},
 		`ALTER TABLE scs_user_sessions ALTER ip TYPE text USING 'nowhere'`:                          {"Page", "Listing"},
 		`DROP TABLE scs_user_sessions`: {"Page"},
 	} {
