@@ -165,6 +165,11 @@ func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive
 	}
 	if facts.Session == nil || known.User != w.User {
 		facts.Left, facts.HadOver = req.Left(), req.HadOver(w.User)
+		for _, s := range req.Renewing() { // or signing in on
+			if w.signIn && (s.User == "" || s.User == w.User) {
+				facts.Left = append(facts.Left, s)
+			}
+		}
 	}
 	way := facts.Way()
 	switch way {

@@ -74,14 +74,14 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 // the answer is.
 func (s *Store) renew(ctx context.Context, req *tracked, id pgtype.UUID) error {
 	var left row.Row
-	var at time.Time
+	var clock row.Clock
 	var renewed int
 	began, attempts := time.Now(), 0
 	err := s.do(ctx, "renew session", func(ctx context.Context) error {
 		b := s.db.Batch()
 		b.TimeOut([]pgtype.UUID{id}, "", time.Time{})
 		b.Renew(id, &renewed)
-		b.Clock(&at)
+		b.Clock(&clock)
 		b.Find(id, &left)
 		attempts++
 		return s.db.Send(ctx, b)
@@ -90,10 +90,10 @@ func (s *Store) renew(ctx context.Context, req *tracked, id pgtype.UUID) error {
 		return err
 	}
 	if attempts > 1 { // it may have been done by the first one, and a fence set since
-		at = at.Add(-time.Since(began))
+		clock.Read = clock.Earliest(began)
 	}
 	s.stat.ended.Add(int64(renewed))
-	req.Renewed(id, left, at)
+	req.Renewed(id, left, clock.Read)
 	return nil
 }
 

@@ -145,7 +145,8 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 	}
 	defer leave()
 	return s.db.InTx(ctx, func(t *db.Tx) error {
-		var fence, clock time.Time
+		var fence time.Time
+		var clock row.Clock
 		var kept row.Row
 		var ids []pgtype.UUID
 		b := t.Begin()
@@ -192,7 +193,7 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 
 		var ended int
 		b = t.Batch()
-		b.TimeOut(ids, r.user, clock)
+		b.TimeOut(ids, r.user, clock.Read)
 		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user}, &ended)
 		// Second, so that a session that is renewed in between is caught.
 		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user, From: row.Renewed}, nil)
@@ -204,8 +205,8 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 				b.Forget(r.user)
 			}
 		case r.fence.IsZero():
-			r.sent = clock
-			b.Fence(r.user, clock, &fence)
+			r.sent = clock.Read
+			b.Fence(r.user, clock.Read, &fence)
 		}
 		if err := t.Commit(ctx, b); err != nil {
 			return err

@@ -207,6 +207,58 @@ func TestSignInsOverWhatHasEndedEndInOneSession(t *testing.T) {
 	}
 }
 
+// The second click may be loaded while the first signs in, or another request renews: it
+// does not find the session, and signs in all the same.
+func TestSignInLoadedBesideASignInEndsInOneSession(t *testing.T) {
+	t.Parallel()
+	bothProtocols(t, func(t *testing.T, newApp newAppFunc) {
+		for _, policy := range policies {
+			for _, limit := range []int{0, 1} {
+				for _, start := range []string{"alice", ""} {
+					a := newApp(t, migrated(t), pgstore.Config{UserLimit: limit, LimitPolicy: policy})
+					browser := a.browser(t)
+					if browser.do(put("cart")); start != "" {
+						browser.do(signIn(start))
+					}
+					x := browser.start(renew, wait, signIn("alice"))
+					y := browser.start(wait, signIn("alice"))
+					z := browser.start(signIn("alice"), wait)
+					first, last := x.finish(), y.finish()
+					a.expect(t, "the first answer's", first, "nothing")
+					a.expect(t, "the last answer's", last, "alice:")
+					a.expect(t, "the one between", z.finish(), "nothing")
+					a.expectLive(t, "alice", 1)
+				}
+			}
+		}
+	})
+}
+
+// Whoever has a token that has been renewed away, or is being, ends nothing of another
+// user's by a sign-in.
+func TestSignInWithARenewedTokenLeavesOtherUsersAlone(t *testing.T) {
+	t.Parallel()
+	bothProtocols(t, func(t *testing.T, newApp newAppFunc) {
+		a := newApp(t, migrated(t), pgstore.Config{})
+		for _, user := range []string{"alice", "nobody"} {
+			browser, thief := a.browser(t), a.browser(t)
+			if browser.do(put("cart")); user == "alice" {
+				browser.do(signIn(user))
+			}
+			thief.setToken(browser.token())
+			token := browser.do(renew)
+			a.expect(t, "the thief's", thief.do(signIn("mallory")), "mallory:")
+			a.expect(t, "the renewed token", token, user+": cart")
+			if user == "alice" {
+				thief.setToken(token)
+				s := browser.start(renew, wait)
+				a.expect(t, "the thief's", thief.do(signIn("mallory")), "mallory:")
+				a.expect(t, "the renewed token", s.finish(), "alice: cart")
+			}
+		}
+	})
+}
+
 // Only a fence refuses it.
 func TestFenceRefusesASignInOverAnySession(t *testing.T) {
 	t.Parallel()

@@ -21,14 +21,21 @@ import (
 
 func coded(code string) error { return fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code}) }
 
-// What may succeed at another attempt is tried four times, within a second; anything else once.
-func TestDoRepeatsWhatMaySucceed(t *testing.T) {
-	t.Parallel()
-	idle, err := pgxpool.New(t.Context(), "postgres://nobody@127.0.0.1:1/none") // no connection has been made
+// idlePool is a pool that never makes a connection.
+func idlePool(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.WithoutCancel(t.Context()), "postgres://nobody@127.0.0.1:1/none")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer idle.Close()
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// What may succeed at another attempt is tried four times, within a second; anything else once.
+func TestDoRepeatsWhatMaySucceed(t *testing.T) {
+	t.Parallel()
+	idle := idlePool(t)
 	for _, tt := range []struct {
 		err      error
 		attempts int
@@ -68,8 +75,9 @@ func TestDoRepeatsWhatMaySucceed(t *testing.T) {
 // does not leave it half done.
 func TestDoEndsByItsOwnTimeout(t *testing.T) {
 	t.Parallel()
+	idle := idlePool(t)
 	synctest.Test(t, func(t *testing.T) {
-		d := db.New(nil, "", 3*time.Second, func() {})
+		d := db.New(idle, "", 3*time.Second, func() {})
 		type key struct{}
 		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
 		cancel()
@@ -96,9 +104,10 @@ func TestDoEndsByItsOwnTimeout(t *testing.T) {
 // If the timeout comes between two attempts, the fault is reported.
 func TestDoReportsTheFaultIfTheTimeIsUp(t *testing.T) {
 	t.Parallel()
+	idle := idlePool(t)
 	synctest.Test(t, func(t *testing.T) {
 		attempts := 0
-		err := db.New(nil, "", 5*time.Millisecond, func() {}).Do(t.Context(), func(context.Context) error {
+		err := db.New(idle, "", 5*time.Millisecond, func() {}).Do(t.Context(), func(context.Context) error {
 			attempts++
 			return coded(pgfault.DeadlockDetected)
 		})

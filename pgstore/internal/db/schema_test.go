@@ -31,7 +31,7 @@ func everything(t *testing.T, d *db.DB) error {
 	err := d.InTx(ctx, func(tx *db.Tx) error {
 		b := tx.Begin()
 		b.LockUser("alice", &at)
-		b.Clock(&at)
+		b.Clock(new(row.Clock))
 		b.Lock(id(1), &r)
 		b.Find(id(1), &r)
 		b.SignedIn("alice", id(1), &at)

@@ -75,10 +75,11 @@ func TestLockUserKeepsOthersOfTheUserOut(t *testing.T) {
 func TestClockIsReadWhenItsTurnComes(t *testing.T) {
 	t.Parallel()
 	inEveryMode(t, func(t *testing.T, x *tables) {
-		var at time.Time
-		x.send(func(b *db.Batch) { b.Clock(&at) })
-		if !at.Equal(noon.Add(time.Second)) {
-			t.Error(at)
+		var clock row.Clock
+		asked := time.Now()
+		x.send(func(b *db.Batch) { b.Clock(&clock) })
+		if !clock.Read.Equal(noon.Add(time.Second)) || clock.Heard.Before(asked) || time.Since(clock.Heard) < 0 {
+			t.Errorf("%+v", clock)
 		}
 	})
 }
@@ -116,7 +117,7 @@ func TestUserIndexIsReadInPages(t *testing.T) {
 			want time.Time
 		}{{"alice", 2, began(2)}, {"alice", 6, time.Time{}}, {"carol", 2, time.Time{}}, {"", 2, time.Time{}}} {
 			at := noon // left over
-			x.send(func(b *db.Batch) { b.SignedIn(tt.user, id(tt.n), &at); b.Clock(new(time.Time)) })
+			x.send(func(b *db.Batch) { b.SignedIn(tt.user, id(tt.n), &at); b.Clock(new(row.Clock)) })
 			if !at.Equal(tt.want) {
 				t.Errorf("%q has had %d since %v, want %v", tt.user, tt.n, at, tt.want)
 			}

@@ -25,14 +25,14 @@ type Left struct {
 const maxHops = 8
 
 // Follow returns the index of a session in Left whose row is linked, and the one to read
-// next. Links are followed only from a session that the request had alive, and those of
-// sign-ins only by a sign-in: it ends what it finds there. (What a request stores after its
-// sign-out is none, and leaves a sign-in that was faster alone.)
+// next. Links are followed only from a session that the request had alive, or by SignIn, and
+// those of sign-ins only by a sign-in: it ends what it finds there. (What a request stores
+// after its sign-out is none, and leaves a sign-in that was faster alone.)
 func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
 	for i := range f.Left {
 		l := &f.Left[i]
 		link, linked := l.Row.Link()
-		if !linked || l.stuck || l.hops == maxHops || !l.Had() || link.To == f.ID || link.SignIn && (f.Renewal || f.User == "") {
+		if !linked || l.stuck || l.hops == maxHops || !l.Had() && !f.SignIn || link.To == f.ID || link.SignIn && (f.Renewal || f.User == "") {
 			continue
 		}
 		return i, link.To, true
@@ -41,10 +41,10 @@ func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
 }
 
 // Followed enters the row that Follow has asked for. It is none of ours unless it belongs
-// to the user that the session had when it was loaded, or to the one who signs in.
+// to the user that the session had when it was loaded alive, or to the one who signs in.
 func (f *Facts) Followed(i int, to pgtype.UUID, r row.Row, since time.Time) {
 	l := &f.Left[i]
-	if !r.Present || r.User != l.User && (f.Renewal || r.User != f.User) {
+	if !r.Present || (r.User != l.User || !l.Had()) && (f.Renewal || r.User != f.User) {
 		l.stuck = true
 		return
 	}
