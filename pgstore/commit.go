@@ -38,6 +38,7 @@ func (s *Store) newWrite(ctx context.Context, req *tracked, token string, data [
 		return w, errors.New("a user limit is set, but the data does not say whose session it is: " +
 			"set SessionManager.Codec = pgstore.Codec{UserKey: ...} to the session key that holds the user's id")
 	}
+	s.noteUser(ctx, user)
 	if user != "" {
 		if err := validUserID(user); err != nil {
 			return w, err
@@ -66,8 +67,9 @@ func (s *Store) Commit(token string, data []byte, expiry time.Time) error {
 //
 // Under Track, data that equals what the request loaded is not written; if another
 // request has written the session since it was loaded, the changes of both are merged
-// key by key; and a new token continues the session that the same request deleted, if
-// there is one.
+// key by key; and a new token continues the session that the same request has renewed, if
+// there is one. If a handler takes longer than the idle timeout, its session has timed out
+// when it is committed, unless another request has extended it.
 func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry time.Time) error {
 	req := s.requestOf(ctx)
 	if req == nil {

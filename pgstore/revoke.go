@@ -41,8 +41,10 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 // RevokeAll ends every session of the user, including the one that the calling
 // request came with, and returns how many were alive. Under Track it is also a fence:
 // a sign-in of this user whose request began before RevokeAll and commits after it
-// does not survive. The calling request itself may sign the user in again. An empty
-// userID is an error.
+// does not survive. The calling request itself may sign the user in again. What counts is
+// the request that signs the user in: if a sign-in takes two, for a password and then a
+// code, the second has to check that the password is still the same. An empty userID is an
+// error.
 func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
 	return s.revokeUser(ctx, &revocation{op: "revoke all sessions", user: userID})
 }
@@ -52,7 +54,9 @@ func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
 // but renewals of the kept session pass it. keepToken must be the token of a live
 // session of this user, or, under Track, the one that the calling request has just
 // got by RenewToken (which the store cannot know yet, and so does not check). Otherwise
-// RevokeOthers returns ErrNotLive and revokes nothing. With
+// RevokeOthers returns ErrNotLive and revokes nothing. So an app that raises the privileges
+// of a session, for instance after a second factor, calls RenewToken and then RevokeOthers:
+// no request that began before gets them. With
 // SessionManager.HashTokenInStore no token is known: it always returns ErrNotLive.
 // An empty userID is an error.
 func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int, error) {
@@ -141,7 +145,8 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 	}
 	defer leave()
 	return s.db.InTx(ctx, func(t *db.Tx) error {
-		var fence, clock time.Time
+		var fence time.Time
+		var clock row.Clock
 		var kept row.Row
 		var ids []pgtype.UUID
 		b := t.Begin()
@@ -188,7 +193,7 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 
 		var ended int
 		b = t.Batch()
-		b.TimeOut(ids, r.user, clock)
+		b.TimeOut(ids, r.user, clock.Read)
 		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user}, &ended)
 		// Second, so that a session that is renewed in between is caught.
 		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user, From: row.Renewed}, nil)
@@ -200,8 +205,8 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 				b.Forget(r.user)
 			}
 		case r.fence.IsZero():
-			r.sent = clock
-			b.Fence(r.user, clock, &fence)
+			r.sent = clock.Read
+			b.Fence(r.user, clock.Read, &fence)
 		}
 		if err := t.Commit(ctx, b); err != nil {
 			return err
