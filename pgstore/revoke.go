@@ -147,21 +147,24 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 	return s.db.InTx(ctx, func(t *db.Tx) error {
 		var fence time.Time
 		var clock row.Clock
-		var kept row.Row
+		spared := append([]pgtype.UUID{r.keep}, r.renewing...)
+		rows := make([]row.Row, len(spared))
+		kept := &rows[0]
 		var ids []pgtype.UUID
 		b := t.Begin()
 		b.LockUser(r.user, &fence)
 		// Read once the lock is held: sign-ins that came before are in the index, and
 		// those that come after meet the fence.
 		b.Clock(&clock)
-		if r.keep.Valid {
-			b.Lock(r.keep, &kept)
+		for i, id := range spared {
+			if id.Valid {
+				b.Lock(id, &rows[i])
+			}
 		}
 		b.UserIDs(r.user, r.after, r.fence, pageSize, &ids)
 		if err := t.Send(ctx, b); err != nil {
 			return err
 		}
-		spared := append([]pgtype.UUID{r.keep}, r.renewing...)
 		switch applied := !r.sent.IsZero() && !fence.Before(r.sent); {
 		case !r.fence.IsZero(), applied:
 			if r.fence.IsZero() { // an earlier attempt was: who has signed in since is not meant
@@ -172,18 +175,19 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 					return err
 				}
 			}
-			// What the kept session has become since is spared, too.
-			for link, ok := kept.Link(); ok && !link.SignIn; link, ok = kept.Link() {
+		case !r.keep.Valid, kept.Alive() && kept.User == r.user, !kept.Present && len(r.renewing) > 0:
+		default:
+			return ErrNotLive
+		}
+		for _, left := range rows { // what renewals have made of them is spared, too
+			for link, ok := left.Link(); ok && !link.SignIn; link, ok = left.Link() {
 				spared = append(spared, link.To)
 				b := t.Batch()
-				b.Lock(link.To, &kept)
+				b.Lock(link.To, &left)
 				if err := t.Send(ctx, b); err != nil {
 					return err
 				}
 			}
-		case !r.keep.Valid, kept.Alive() && kept.User == r.user, !kept.Present && len(r.renewing) > 0:
-		default:
-			return ErrNotLive
 		}
 		full, after := len(ids) == pageSize, pgtype.UUID{}
 		if full && !r.forget { // which takes them out of the index
