@@ -255,7 +255,14 @@ func TestSignInAfterTheTimeoutHandlerHasAnsweredEvictsNobody(t *testing.T) {
 	bothWays(t, func(t *testing.T, newApp newAppFunc) {
 		a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1})
 		result := make(chan error)
-		a.Config.Handler = http.TimeoutHandler(a.Config.Handler, 100*time.Millisecond, "too slow")
+		app := a.Config.Handler
+		a.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h := app
+			if r.URL.Path == "/slow-login" {
+				h = http.TimeoutHandler(app, time.Second, "too slow")
+			}
+			h.ServeHTTP(w, r)
+		})
 		a.mux.HandleFunc("/slow-login", func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 			result <- a.store.SignIn(r.Context(), a.sm, "alice")
