@@ -41,11 +41,11 @@ func (d *database) probe(ctx context.Context) (distributed bool, err error) {
 		var citus bool
 		b := &pgx.Batch{}
 		b.Queue(sqlCitus).QueryRow(func(r pgx.Row) error { return r.Scan(&citus) })
-		b.Queue(d.q(sqlProbe))
-		b.Queue(d.q(sqlProbeUser))
-		if !d.readOnly {
-			b.Queue(d.q(sqlProbeDelete))
-			b.Queue(d.q(sqlProbeDeleteUser))
+		for _, table := range probes {
+			b.Queue(d.q(table.read))
+			if !d.readOnly {
+				b.Queue(d.q(table.remove))
+			}
 		}
 		if err := tx.SendBatch(ctx, b).Close(); err != nil || !citus {
 			return err
@@ -90,6 +90,16 @@ func (d *database) send(ctx context.Context, b *pgx.Batch) error {
 // replyGrace is what a server may take beyond its statement timeout, connecting included.
 const replyGrace = 15 * time.Second
 
+// query runs a statement in a transaction of its own.
+func query[T any](ctx context.Context, d *database, sql string, args ...any) (list []T, err error) {
+	b := d.begin()
+	b.Queue(d.q(sql), args...).Query(func(rows pgx.Rows) (err error) {
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[T])
+		return err
+	})
+	return list, d.send(ctx, b)
+}
+
 // bounded runs one transaction with a deadline, in case the server no longer answers.
 // The statement and lock timeouts are enforced by the server itself.
 func (d *database) bounded(ctx context.Context, f func(ctx context.Context) error) error {
@@ -108,8 +118,7 @@ func (d *database) settings() []any {
 	if d.shortLockWait {
 		wait /= shortWaitShare
 	}
-	scan := strconv.FormatBool(d.readOnly) // what is counted may be about all there is
-	return []any{milliseconds(d.opts.StatementTimeout), milliseconds(wait), scan}
+	return []any{milliseconds(d.opts.StatementTimeout), milliseconds(wait), strconv.FormatBool(d.readOnly)}
 }
 
 // milliseconds is d as a setting. 0 would mean no limit.
@@ -141,9 +150,8 @@ type tempo struct {
 // observe reads the next transaction id, which comes with the settings of each of our
 // transactions, and sees how many others there were.
 func (t *tempo) observe(r pgx.Row) error {
-	var set string
 	var xid int64
-	if err := r.Scan(&set, &set, &set, &set, &set, &xid); err != nil {
+	if err := r.Scan(nil, nil, nil, nil, nil, nil, nil, &xid); err != nil {
 		return err
 	}
 	elapsed := time.Since(t.seen)

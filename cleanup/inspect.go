@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -53,22 +52,20 @@ func Inspect(ctx context.Context, pool *pgxpool.Pool, o Options) (Report, error)
 		return Report{}, err
 	}
 	var r Report
-	b := db.begin()
-	b.Queue(db.q(sqlDue), db.graceMicros()).Query(func(rows pgx.Rows) error {
-		var d Due
-		var userRows int64
-		_, err := pgx.ForEachRow(rows, []any{&d.Kind, &d.Day, &d.Rows, &userRows, &r.Total.OldestLeft}, func() error {
-			r.Due = append(r.Due, d)
-			r.Total.add(kinds{d.Kind: d.Rows}, userRows)
-			return nil
-		})
-		return err
-	})
-	b.Queue(sqlRelations, db.q("{sessions}"), db.q("{user_sessions}")).Query(func(rows pgx.Rows) (err error) {
-		r.Relations, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Relation])
-		return err
-	})
-	if err := db.send(ctx, b); err != nil {
+	due, err := query[struct {
+		Due
+		UserRows int64
+		Oldest   time.Time
+	}](ctx, db, sqlDue, db.graceMicros())
+	for _, d := range due {
+		r.Due = append(r.Due, d.Due)
+		r.Total.add(kinds{d.Kind: d.Rows}, d.UserRows)
+		r.Total.OldestLeft = d.Oldest
+	}
+	if err == nil {
+		r.Relations, err = query[Relation](ctx, db, sqlRelations, db.q("{sessions}"), db.q("{user_sessions}"))
+	}
+	if err != nil {
 		return Report{}, explain(ctx, "inspect the tables", &o, err)
 	}
 	r.Total.Left, r.Total.Counted, r.Total.Duration = min(r.Total.Rows(), MaxLeft), true, time.Since(start)

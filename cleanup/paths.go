@@ -34,17 +34,6 @@ func keysOf[K any](rows []row[K]) []K {
 	return keys
 }
 
-// listRows reads keys and hours. The grace period is the first parameter of sql.
-func listRows[K any](ctx context.Context, db *database, sql string, args ...any) (list []row[K], err error) {
-	b := db.begin()
-	b.Queue(sqlByIndex)
-	b.Queue(db.q(sql), append([]any{db.graceMicros()}, args...)...).Query(func(rows pgx.Rows) (err error) {
-		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[row[K]])
-		return err
-	})
-	return list, db.send(ctx, b)
-}
-
 // maxTries bounds how often a batch is tried that crosses a sign-in, which too deletes
 // rows of the user index.
 const maxTries = 4
@@ -59,7 +48,7 @@ type byPlace struct {
 }
 
 func (p *byPlace) list(ctx context.Context, n int) ([]row[string], error) {
-	rows, err := listRows[string](ctx, p.s.db, sqlList, p.last.Hour, p.last.Key, n)
+	rows, err := query[row[string]](ctx, p.s.db, sqlList, p.s.db.graceMicros(), p.last.Hour, p.last.Key, n)
 	if len(rows) > 0 {
 		p.last = rows[len(rows)-1]
 	}
@@ -86,24 +75,20 @@ func (p *byPlace) remove(ctx context.Context, rows []row[string]) error {
 }
 
 func (p *byPlace) delete(ctx context.Context, sql, places string) error {
-	n, userRows := make(kinds), int64(0)
-	db := p.s.db
-	b := db.begin()
-	b.Queue(db.q(sql), db.graceMicros(), places).Query(func(rows pgx.Rows) error {
-		var kind string
-		var count int64
-		_, err := pgx.ForEachRow(rows, []any{&kind, &count, &userRows}, func() error {
-			n[kind] = count
-			return nil
-		})
-		return err
-	})
 	start := time.Now()
-	err := db.send(ctx, b)
-	if err == nil {
-		p.s.done(n, userRows, time.Since(start))
+	gone, err := query[struct {
+		Kind           string
+		Rows, UserRows int64
+	}](ctx, p.s.db, sql, p.s.db.graceMicros(), places)
+	if err != nil {
+		return err
 	}
-	return err
+	n, userRows := make(kinds), int64(0)
+	for _, g := range gone {
+		n[g.Kind], userRows = g.Rows, g.UserRows
+	}
+	p.s.done(n, userRows, time.Since(start))
+	return nil
 }
 
 const (
@@ -137,7 +122,7 @@ func (p *byID) list(ctx context.Context, n int) ([]row[pgtype.UUID], error) {
 	p.passed = slices.DeleteFunc(p.passed, func(r row[pgtype.UUID]) bool {
 		return !r.Hour.Time.Equal(p.hour.Time) || r.Hour.InfinityModifier != p.hour.InfinityModifier
 	})
-	rows, err := listRows[pgtype.UUID](ctx, p.s.db, sqlListIDs, p.hour, n, len(p.passed))
+	rows, err := query[row[pgtype.UUID]](ctx, p.s.db, sqlListIDs, p.s.db.graceMicros(), p.hour, n, len(p.passed))
 	if len(rows) > 0 {
 		p.hour = rows[len(rows)-1].Hour
 	}

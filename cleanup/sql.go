@@ -15,28 +15,20 @@ const (
 	check = `(` + due + `) IS TRUE`
 
 	// What a transaction of a sweep runs under, and the next transaction id, for tempo. Its
-	// deletions need not be durable: what a crash brings back, the next sweep takes. They
-	// read no table from end to end, whatever the statistics say.
+	// deletions need not be durable: what a crash brings back, the next sweep takes. Unless $3
+	// is 'true', as for a count of all there may be, it reads no table from end to end,
+	// whatever the statistics say, and lists by one process that reads an index in order.
 	sqlSettings = `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
-		set_config('enable_seqscan', $3, true), set_config('jit', 'off', true),
-		set_config('synchronous_commit', 'off', true), pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
+		set_config('synchronous_commit', 'off', true), set_config('jit', 'off', true),
+		set_config('enable_seqscan', $3, true), set_config('enable_sort', $3, true), set_config('max_parallel_workers_per_gather',
+			CASE $3 WHEN 'true' THEN current_setting('max_parallel_workers_per_gather') ELSE '0' END, true),
+		pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
 
-	sqlCitus = `SELECT to_regclass('pg_dist_partition') IS NOT NULL`
-	// These find out, before any work, whether somebody else has locked a table, a privilege
-	// is missing, or the server is read-only. The DELETEs take the lock mode of the real
-	// ones: a table under CREATE INDEX, for one, can still be read.
-	sqlProbe           = `SELECT sweep_at FROM {sessions} LIMIT 0`
-	sqlProbeUser       = `SELECT id FROM {user_sessions} LIMIT 0`
-	sqlProbeDelete     = `DELETE FROM {sessions} WHERE false`
-	sqlProbeDeleteUser = `DELETE FROM {user_sessions} WHERE false`
-	sqlDistributed     = `SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass($1))`
-
-	// For a transaction that lists: one process reads the index on sweep_at, which has the
-	// rows of an hour in the order of their places.
-	sqlByIndex = `SELECT set_config('enable_sort', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)`
+	sqlCitus       = `SELECT to_regclass('pg_dist_partition') IS NOT NULL`
+	sqlDistributed = `SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass($1))`
 
 	// Where the rows stand that are due, oldest first, after the last one of the listing
-	// before.
+	// before. The index on sweep_at has the rows of an hour in the order of their places.
 	sqlList = `SELECT ctid::text, sweep_at FROM {sessions}
 		WHERE ` + due + ` AND sweep_at >= $2::timestamptz AND (sweep_at > $2::timestamptz OR ctid > $3::text::tid)
 		ORDER BY sweep_at LIMIT $4`
@@ -93,6 +85,14 @@ const (
 		WHERE t.oid = ANY(ARRAY[to_regclass($1)::oid, to_regclass($2)::oid])
 		ORDER BY t.oid, is_index, c.relname`
 )
+
+// probes find out, before any work, whether somebody else has locked a table, a privilege
+// is missing, or the server is read-only. The DELETEs take the lock mode of the real
+// ones: a table under CREATE INDEX, for one, can still be read.
+var probes = []struct{ read, remove string }{
+	{`SELECT sweep_at FROM {sessions} LIMIT 0`, `DELETE FROM {sessions} WHERE false`},
+	{`SELECT id FROM {user_sessions} LIMIT 0`, `DELETE FROM {user_sessions} WHERE false`},
+}
 
 // longAgo is before everything that can be due.
 var longAgo = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}

@@ -7,8 +7,11 @@ import (
 
 func TestStatementsQuoteTheSchema(t *testing.T) {
 	d := newDatabase(nil, Options{Schema: `a"b`})
-	for _, sql := range []string{sqlProbe, sqlProbeUser, sqlProbeDelete, sqlProbeDeleteUser, sqlList, sqlDelete, sqlDeleteFree,
-		sqlListIDs, sqlDeleteIDs, sqlUnindex, sqlLeft, sqlDue} {
+	statements := []string{sqlList, sqlDelete, sqlDeleteFree, sqlListIDs, sqlDeleteIDs, sqlUnindex, sqlLeft, sqlDue}
+	for _, table := range probes {
+		statements = append(statements, table.read, table.remove)
+	}
+	for _, sql := range statements {
 		if sql = d.q(sql); !strings.Contains(sql, `"a""b".scs_`) || strings.Contains(sql, "{") || strings.Contains(sql, " scs_") {
 			t.Errorf("%s", sql)
 		}

@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -183,14 +181,10 @@ func (s *sweep) done(n kinds, userRows int64, took time.Duration) {
 
 // countLeft looks at what there still is: after a full sweep, one probe of the index.
 func (s *sweep) countLeft(ctx context.Context) error {
-	b := s.db.begin()
-	var oldest pgtype.Timestamptz
-	b.Queue(s.db.q(sqlLeft), s.db.graceMicros(), MaxLeft).QueryRow(func(r pgx.Row) error {
-		return r.Scan(&s.result.Left, &oldest)
-	})
-	if err := s.db.send(ctx, b); err != nil {
+	left, err := query[row[int64]](ctx, s.db, sqlLeft, s.db.graceMicros(), MaxLeft)
+	if err != nil {
 		return explain(ctx, "count what is left", &s.opts, err)
 	}
-	s.result.OldestLeft, s.result.Counted = oldest.Time, true
+	s.result.Left, s.result.OldestLeft, s.result.Counted = left[0].Key, left[0].Hour.Time, true
 	return nil
 }
