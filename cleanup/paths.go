@@ -34,9 +34,7 @@ func keysOf[K any](rows []row[K]) []K {
 	return keys
 }
 
-// maxTries bounds how often a batch is tried that crosses a sign-in, which too deletes
-// rows of the user index.
-const maxTries = 4
+const maxTries = 4 // of a batch that crosses a sign-in, which too deletes rows of the user index
 
 // byPlace deletes by the place of a row in its table, the fastest way there is. If a
 // batch meets a row that somebody else has locked, it is tried again without such rows,
@@ -92,11 +90,11 @@ func (p *byPlace) delete(ctx context.Context, sql, places string) error {
 }
 
 const (
-	// fullWaitBatches is how many batches of a sweep by id wait for locked rows as long as
+	// patience is how many batches of a sweep by id wait for locked rows as long as
 	// LockTimeout says. The others wait for a hundredth of it, or a sweep that meets
 	// many would take hours.
-	fullWaitBatches = 5
-	shortWaitShare  = 100
+	patience       = 5
+	shortWaitShare = 100
 )
 
 // byID deletes by id, the portable way. If tables are distributed over servers, neither
@@ -130,39 +128,33 @@ func (p *byID) list(ctx context.Context, n int) ([]row[pgtype.UUID], error) {
 }
 
 func (p *byID) remove(ctx context.Context, rows []row[pgtype.UUID]) error {
-	p.s.db.shortLockWait = p.met >= fullWaitBatches
-	defer func() { p.s.db.shortLockWait = false }()
+	p.s.db.shortLockWait = p.met >= patience
 	err := p.delete(ctx, keysOf(rows))
-	if !isContention(err) {
-		return err
+	p.s.db.shortLockWait = false
+	if isContention(err) {
+		p.met++
+		p.passed = append(p.passed, rows...)
+		return nil
 	}
-	p.met++
-	p.passed = append(p.passed, rows...)
-	return nil
+	return err
 }
 
 func (p *byID) delete(ctx context.Context, ids []pgtype.UUID) error {
-	n, userRows := make(kinds), int64(0)
-	db := p.s.db
-	start := time.Now()
+	n, userRows, db, start := make(kinds), int64(0), p.s.db, time.Now()
 	err := db.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		rows, _ := tx.Query(ctx, db.q(sqlDeleteIDs), db.graceMicros(), ids) // its error is that of ForEachRow, too
-		var id pgtype.UUID
 		var kind string
-		var user *string
-		var users []string
-		var theirs []pgtype.UUID
-		_, err := pgx.ForEachRow(rows, []any{&id, &user, &kind}, func() error {
+		var o orphan
+		var orphans []orphan
+		_, err := pgx.ForEachRow(rows, []any{&o.User, &o.ID, &kind}, func() error {
 			n[kind]++
-			if user != nil {
-				users, theirs = append(users, *user), append(theirs, id)
-			}
+			orphans = append(orphans, o)
 			return nil
 		})
-		if err != nil || len(users) == 0 {
+		if err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, db.q(sqlUnindex), users, theirs)
+		tag, err := tx.Exec(ctx, db.q(sqlUnindex), named(orphans))
 		userRows = tag.RowsAffected()
 		return err
 	})
@@ -170,4 +162,18 @@ func (p *byID) delete(ctx context.Context, ids []pgtype.UUID) error {
 		p.s.done(n, userRows, time.Since(start))
 	}
 	return err
+}
+
+// orphan is a row of the user index without its session.
+type orphan struct {
+	User string
+	ID   pgtype.UUID
+}
+
+func named(list []orphan) pgx.NamedArgs {
+	users, ids := make([]string, len(list)), make([]pgtype.UUID, len(list))
+	for i, o := range list {
+		users[i], ids[i] = o.User, o.ID
+	}
+	return pgx.NamedArgs{"users": users, "ids": ids}
 }

@@ -15,9 +15,8 @@ const (
 	check = `(` + due + `) IS TRUE`
 
 	// What a transaction of a sweep runs under, and the next transaction id, for tempo. Its
-	// deletions need not be durable: what a crash brings back, the next sweep takes. Unless $3
-	// is 'true', as for a count of all there may be, it reads no table from end to end,
-	// whatever the statistics say, and lists by one process that reads an index in order.
+	// deletions need not be durable: what a crash brings back, the next sweep takes. One process
+	// reads an index in order, whatever the statistics say, unless $3 is 'true', for a count.
 	sqlSettings = `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
 		set_config('synchronous_commit', 'off', true), set_config('jit', 'off', true),
 		set_config('enable_seqscan', $3, true), set_config('enable_sort', $3, true), set_config('max_parallel_workers_per_gather',
@@ -36,18 +35,15 @@ const (
 	// The rows may have changed since: the rule is checked again, on what the deletion
 	// holds. A row that has moved is not found where it was.
 	sqlDelete = `WITH gone AS (
-			DELETE FROM {sessions} WHERE ctid = ANY($2::text::tid[]) AND ` + check + `
-			RETURNING id, user_id, end_reason
-		), ` + sqlDeleted
+			DELETE FROM {sessions} WHERE ctid = ANY($2::text::tid[]) AND ` + check + deleted
 	// Beside others who hold some of them: these are left alone. To lock first
 	// takes a sixth longer.
 	sqlDeleteFree = `WITH held AS MATERIALIZED (
 			SELECT ctid FROM {sessions} WHERE ctid = ANY($2::text::tid[]) AND ` + check + ` FOR UPDATE SKIP LOCKED
 		), gone AS (
-			DELETE FROM {sessions} WHERE ctid = ANY(ARRAY(SELECT ctid FROM held)) AND ` + check + `
-			RETURNING id, user_id, end_reason
-		), ` + sqlDeleted
-	sqlDeleted = `unindexed AS (
+			DELETE FROM {sessions} WHERE ctid = ANY(ARRAY(SELECT ctid FROM held)) AND ` + check + deleted
+	deleted = ` RETURNING id, user_id, end_reason
+		), unindexed AS (
 			DELETE FROM {user_sessions} u USING gone g WHERE u.user_id = g.user_id AND u.id = g.id RETURNING 1
 		)
 		SELECT ` + kind + `, count(*), (SELECT count(*) FROM unindexed) FROM gone GROUP BY 1`
@@ -60,9 +56,9 @@ const (
 	// tables that are distributed by different columns.
 	sqlListIDs = `SELECT id, sweep_at FROM {sessions} WHERE ` + due + ` AND sweep_at >= $2::timestamptz
 		ORDER BY sweep_at LIMIT $3 OFFSET $4`
-	sqlDeleteIDs = `DELETE FROM {sessions} WHERE id = ANY($2::uuid[]) AND ` + check + ` RETURNING id, user_id, ` + kind
-	sqlUnindex   = `DELETE FROM {user_sessions} WHERE user_id = ANY($1::text[]) AND (user_id, id) IN
-		(SELECT g.user_id, g.id FROM unnest($1::text[], $2::uuid[]) AS g (user_id, id))`
+	sqlDeleteIDs = `DELETE FROM {sessions} WHERE id = ANY($2::uuid[]) AND ` + check + ` RETURNING coalesce(user_id, ''), id, ` + kind
+	sqlUnindex   = `DELETE FROM {user_sessions} WHERE user_id = ANY(@users::text[]) AND (user_id, id) IN
+		(SELECT g.user_id, g.id FROM unnest(@users::text[], @ids::uuid[]) AS g (user_id, id))`
 
 	// What is left, and what Inspect finds. Not every time of PostgreSQL's is one of Go's
 	// or of JSON's: what is before 1970, as -infinity is, counts as 1970.
@@ -86,13 +82,9 @@ const (
 		ORDER BY t.oid, is_index, c.relname`
 )
 
-// probes find out, before any work, whether somebody else has locked a table, a privilege
-// is missing, or the server is read-only. The DELETEs take the lock mode of the real
-// ones: a table under CREATE INDEX, for one, can still be read.
-var probes = []struct{ read, remove string }{
-	{`SELECT sweep_at FROM {sessions} LIMIT 0`, `DELETE FROM {sessions} WHERE false`},
-	{`SELECT id FROM {user_sessions} LIMIT 0`, `DELETE FROM {user_sessions} WHERE false`},
-}
+// probes are columns and tables that are to find out, before any work, whether somebody else
+// has locked a table, a privilege is missing, or the server is read-only. The DELETEs take
+// the lock mode of the real ones: a table under CREATE INDEX, for one, can still be read.
+var probes = [...][2]string{{"sweep_at", "{sessions}"}, {"id", "{user_sessions}"}}
 
-// longAgo is before everything that can be due.
-var longAgo = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
+var longAgo = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true} // before all that can be due

@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,9 +16,8 @@ import (
 // set, which is not an error. It uses one connection at a time. Sweeps may overlap.
 //
 // When ctx ends, the batch under way is rolled back, and Sweep returns the result so
-// far with an error that matches ctx.Err() and context.Cause(ctx). To let the batch
-// finish, close Options.Stop instead. Other errors to match with errors.Is are
-// ErrNotMigrated and ErrReadOnly. The result is valid with an error, too.
+// far with an error that matches ctx.Err() and context.Cause(ctx). To let the batch finish,
+// close Options.Stop instead. Other errors to match are ErrNotMigrated and ErrReadOnly.
 func Sweep(ctx context.Context, pool *pgxpool.Pool, o Options) (Result, error) {
 	o, err := o.withDefaults(pool)
 	if err != nil {
@@ -29,10 +29,9 @@ func Sweep(ctx context.Context, pool *pgxpool.Pool, o Options) (Result, error) {
 	return s.result, err
 }
 
-// Every sweeps at once, and then again and again until ctx ends or Options.Stop is
-// closed. Between the end of a sweep and the start of the next it waits for interval,
-// plus or minus up to a tenth at random, so that the instances of an app do not sweep in
-// step. A sweep that fails is logged to Options.Logger, and the next one tries again.
+// Every sweeps at once, and then an interval after the end of each sweep, plus or minus up
+// to a tenth at random, so that the instances of an app do not sweep in step, until ctx
+// ends or Options.Stop is closed. A sweep that fails is logged to Options.Logger.
 //
 // Every blocks, and starts no goroutine. It returns an error that matches ctx.Err() and
 // context.Cause(ctx) once ctx has ended, nil once Stop is closed, and, before the first
@@ -87,18 +86,22 @@ func (s *sweep) run(ctx context.Context) error {
 		return explain(ctx, opDelete, &s.opts, err)
 	}
 	s.result.OutOfBudget = err != nil
-	return s.countLeft(ctx)
+	// After a full sweep, it is one probe of the index.
+	left, err := query[row[int64]](ctx, s.db, sqlLeft, s.db.graceMicros(), MaxLeft)
+	if err == nil {
+		s.result.Left, s.result.OldestLeft, s.result.Counted = left[0].Key, left[0].Hour.Time, true
+	}
+	return explain(ctx, "count what is left", &s.opts, err)
 }
 
 // listSize is how many rows are listed at once, unless a batch is larger: few enough to
-// read in some tens of milliseconds, so that no snapshot is held for long. To list each
-// batch by itself would be slow: until a vacuum, or while anybody has an old snapshot, a
-// listing passes over the index entries of the rows of its first hour that are gone.
+// read in some tens of milliseconds. To list each batch by itself would be slow: until a
+// vacuum, a listing passes over the index entries of the rows of its first hour that are gone.
 const listSize = 20_000
 
 // inBatches removes what p lists, until nothing is left or the budget is used up.
 func inBatches[K any](ctx context.Context, s *sweep, p path[K]) error {
-	for {
+	for full := true; full; {
 		size, err := s.withinBudget(max(s.opts.Batch, listSize))
 		if err != nil {
 			return err
@@ -107,7 +110,7 @@ func inBatches[K any](ctx context.Context, s *sweep, p path[K]) error {
 		if err != nil {
 			return err
 		}
-		full := len(rows) == size
+		full = len(rows) == size
 		for len(rows) > 0 {
 			n, err := s.pauseBefore(ctx, min(s.opts.Batch, len(rows)))
 			if err != nil {
@@ -118,10 +121,8 @@ func inBatches[K any](ctx context.Context, s *sweep, p path[K]) error {
 			}
 			rows = rows[n:]
 		}
-		if !full {
-			return nil
-		}
 	}
+	return nil
 }
 
 var errBudget = errors.New("cleanup: the budget is used up")
@@ -152,7 +153,7 @@ func (s *sweep) pauseBefore(ctx context.Context, n int) (int, error) {
 	if s.opts.MaxDuration > 0 {
 		pause = min(pause, s.opts.MaxDuration-time.Since(s.started))
 	}
-	if s.result.Batches == 0 {
+	if s.db.tempo.last == 0 { // this is the first
 		pause = 0
 	}
 	select {
@@ -161,15 +162,13 @@ func (s *sweep) pauseBefore(ctx context.Context, n int) (int, error) {
 	case <-time.After(pause):
 	}
 	n, err := s.withinBudget(n) // Stop may have been ready together with the timer
-	if err != nil {
-		return 0, err
-	}
-	return n, contextError(ctx)
+	return n, cmp.Or(err, contextError(ctx))
 }
 
 // done is called after each batch.
 func (s *sweep) done(n kinds, userRows int64, took time.Duration) {
-	s.db.tempo.ran(took)
+	s.db.tempo.last = took
+	s.db.tempo.own++
 	s.result.add(n, userRows)
 	s.result.Batches++
 	s.result.Longest = max(s.result.Longest, took)
@@ -177,14 +176,4 @@ func (s *sweep) done(n kinds, userRows int64, took time.Duration) {
 	if s.opts.Progress != nil {
 		s.opts.Progress(s.result)
 	}
-}
-
-// countLeft looks at what there still is: after a full sweep, one probe of the index.
-func (s *sweep) countLeft(ctx context.Context) error {
-	left, err := query[row[int64]](ctx, s.db, sqlLeft, s.db.graceMicros(), MaxLeft)
-	if err != nil {
-		return explain(ctx, "count what is left", &s.opts, err)
-	}
-	s.result.Left, s.result.OldestLeft, s.result.Counted = left[0].Key, left[0].Hour.Time, true
-	return nil
 }
