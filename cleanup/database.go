@@ -41,7 +41,10 @@ func (d *database) probe(ctx context.Context) (distributed bool, err error) {
 		var citus bool
 		b := &pgx.Batch{}
 		b.Queue(sqlCitus).QueryRow(func(r pgx.Row) error { return r.Scan(&citus) })
-		for _, table := range probes {
+		for i, table := range probes {
+			if i == 2 && !d.opts.Orphans {
+				break
+			}
 			b.Queue(d.q("SELECT " + table[0] + " FROM " + table[1] + " LIMIT 0"))
 			if !d.readOnly {
 				b.Queue(d.q("DELETE FROM " + table[1] + " WHERE false"))
@@ -126,7 +129,7 @@ const (
 // tempo is how fast a sweep may go.
 type tempo struct {
 	traffic bool          // others write; true at first, until it is known
-	last    time.Duration // how long the last batch took
+	last    time.Duration // how long the last batch took, or the last page of a listing
 	xid     int64         // the server's next transaction id at the time seen
 	seen    time.Time
 	own     int64 // transaction ids that this sweep has used since

@@ -48,8 +48,15 @@ type Options struct {
 	// short. Default (0): none.
 	MaxDuration time.Duration
 
-	// MaxRows bounds how many sessions go. Default (0): any number.
+	// MaxRows bounds how many sessions and orphans go. Default (0): any number.
 	MaxRows int64
+
+	// Orphans makes the sweep delete, after the sessions, rows of the user index whose
+	// session is gone, as TRUNCATE and DELETE by hand leave them, once they are older than a
+	// minute, and users without a session whose fence is older than a day. It reads both
+	// tables from end to end, in pages of Batch rows with Pause in between, and begins at the
+	// first user each time: once a week will do, without a tight MaxDuration.
+	Orphans bool
 
 	// Stop, once closed, ends the sweep after the batch under way, with a nil error and
 	// Result.OutOfBudget. (The end of ctx rolls that batch back.) Pass for instance the

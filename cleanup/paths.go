@@ -1,7 +1,9 @@
 package cleanup
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -91,11 +93,15 @@ func (p *byPlace) delete(ctx context.Context, sql, places string) error {
 
 const (
 	// patience is how many batches of a sweep by id wait for locked rows as long as
-	// LockTimeout says. The others wait for a hundredth of it, or a sweep that meets
-	// many would take hours.
+	// LockTimeout says, and how many locked orphans are singled out. The others wait for a
+	// hundredth of it, or are left with their batch: a sweep that meets many would take hours.
 	patience       = 5
 	shortWaitShare = 100
 )
+
+// secondLook is how long after it was found an orphan is deleted where a commit becomes
+// visible server by server, and a row of the index before its session.
+var secondLook = time.Minute
 
 // byID deletes by id, the portable way. If tables are distributed over servers, neither
 // can rows be deleted by place nor locked ones be skipped: a batch that meets a lock is
@@ -164,10 +170,110 @@ func (p *byID) delete(ctx context.Context, ids []pgtype.UUID) error {
 	return err
 }
 
-// orphan is a row of the user index without its session.
+// orphan is a row of the user index without its session or, without an ID, a user
+// without a session.
 type orphan struct {
 	User string
 	ID   pgtype.UUID
+}
+
+// byKey deletes the orphans of one table, in the order of its key. It deletes a batch first,
+// and then checks it in the same transaction: what those who held its rows before have
+// committed is visible by then, and those who come later wait, and insert their rows anew.
+// A batch that meets either is halved, again and again, until only that row is left.
+type byKey struct {
+	s                  *sweep
+	page, kept, delete string // the next rows, which of them have what they need, and their deletion
+	count              *int64
+	more               bool   // there is another page
+	last               orphan // of the page before
+	met                int    // orphans that others held
+}
+
+// sweepOrphans deletes orphans, or counts them if nothing may be deleted.
+func (s *sweep) sweepOrphans(ctx context.Context) (err error) {
+	first := orphan{ID: pgtype.UUID{Valid: true}}
+	for _, p := range []*byKey{
+		{s, sqlPageIndex, sqlKeptIndex, sqlDeleteIndex, &s.result.OrphanUserRows, true, first, 0},
+		{s, sqlPageUsers, sqlKeptUsers, sqlDeleteUsers, &s.result.OrphanUsers, true, first, 0},
+	} {
+		for err == nil && p.more {
+			err = inBatches(ctx, s, p)
+		}
+	}
+	return err
+}
+
+// list returns the orphans of the next page that has any. Where these have to settle, it
+// collects more of them first.
+func (p *byKey) list(ctx context.Context, n int) (found []row[orphan], err error) {
+	for began := time.Now(); p.more && len(found) < n && (len(found) == 0 || time.Since(began) < p.s.settle); {
+		if _, err := p.s.pauseBefore(ctx, 1); err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		page, err := query[orphan](ctx, p.s.db, p.page, pgx.NamedArgs{"user": p.last.User, "id": p.last.ID, "n": p.s.opts.Batch})
+		if err != nil {
+			return nil, err
+		}
+		kept, err := query[orphan](ctx, p.s.db, p.kept, named(page))
+		if err != nil {
+			return nil, err
+		}
+		p.s.db.tempo.last, p.more = time.Since(start), len(page) == p.s.opts.Batch
+		is := make(map[orphan]bool, len(kept))
+		for _, o := range kept {
+			is[o] = true
+		}
+		for _, p.last = range page {
+			if !is[orphan{User: p.last.User}] && !is[orphan{ID: p.last.ID}] {
+				found = append(found, row[orphan]{Key: p.last})
+			}
+		}
+	}
+	if len(found) > 0 {
+		p.s.rest(ctx, p.s.settle)
+	}
+	return found, nil
+}
+
+// errKept ends a transaction that has deleted what is no orphan.
+var errKept = errors.New("cleanup: no orphan")
+
+func (p *byKey) remove(ctx context.Context, rows []row[orphan]) error {
+	if p.s.db.readOnly {
+		*p.count += int64(len(rows))
+		return nil
+	}
+	start, args, gone := time.Now(), named(keysOf(rows)), int64(0)
+	p.s.db.shortLockWait = true
+	err := p.s.db.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, p.s.db.q(p.delete), args)
+		if err != nil {
+			return err
+		}
+		gone = tag.RowsAffected()
+		if err = tx.QueryRow(ctx, p.s.db.q(p.kept), args).Scan(nil, nil); errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return cmp.Or(err, errKept)
+	})
+	p.s.db.shortLockWait = false
+	switch {
+	case err == nil:
+		*p.count += gone
+		p.s.done(nil, 0, time.Since(start))
+		return nil
+	case !isContention(err) && !errors.Is(err, errKept):
+		return err
+	case len(rows) == 1 || p.met >= patience:
+		p.met++
+		return nil
+	}
+	if err := p.remove(ctx, rows[:len(rows)/2]); err != nil {
+		return err
+	}
+	return p.remove(ctx, rows[len(rows)/2:])
 }
 
 func named(list []orphan) pgx.NamedArgs {

@@ -16,7 +16,9 @@ type Result struct {
 	// sign-in or a revocation met past its expiry counts as Expired.
 	Expired, SignedOut, Revoked, Evicted, Renewed int64
 
-	UserRows int64 // rows of the user index that went with them
+	UserRows                    int64 // rows of the user index that went with them
+	OrphanUserRows, OrphanUsers int64 // rows of the user index, and users, that had no session: see Options.Orphans
+
 	Batches  int64
 	Duration time.Duration
 	Longest  time.Duration // of the transactions that deleted, as seen from here
@@ -43,8 +45,12 @@ func (r Result) Rows() int64 { return r.Expired + r.SignedOut + r.Revoked + r.Ev
 
 // String is for people: what went, in a line.
 func (r Result) String() string {
-	return fmt.Sprintf("%d sessions (%d expired, %d signed out, %d revoked, %d evicted, %d renewed) and %d user rows in %d batches and %v",
-		r.Rows(), r.Expired, r.SignedOut, r.Revoked, r.Evicted, r.Renewed, r.UserRows, r.Batches, r.Duration.Round(time.Millisecond))
+	orphans := ""
+	if r.OrphanUserRows+r.OrphanUsers > 0 {
+		orphans = fmt.Sprintf(", %d user rows and %d users without a session", r.OrphanUserRows, r.OrphanUsers)
+	}
+	return fmt.Sprintf("%d sessions (%d expired, %d signed out, %d revoked, %d evicted, %d renewed) and %d user rows%s in %d batches and %v",
+		r.Rows(), r.Expired, r.SignedOut, r.Revoked, r.Evicted, r.Renewed, r.UserRows, orphans, r.Batches, r.Duration.Round(time.Millisecond))
 }
 
 // kinds counts sessions by their kind.
@@ -65,7 +71,8 @@ func (r Result) LogValue() slog.Value {
 	attrs := []slog.Attr{
 		slog.Int64("rows", r.Rows()), slog.Int64("expired", r.Expired), slog.Int64("signed_out", r.SignedOut),
 		slog.Int64("revoked", r.Revoked), slog.Int64("evicted", r.Evicted), slog.Int64("renewed", r.Renewed),
-		slog.Int64("user_rows", r.UserRows), slog.Int64("batches", r.Batches),
+		slog.Int64("user_rows", r.UserRows), slog.Int64("orphan_user_rows", r.OrphanUserRows),
+		slog.Int64("orphan_users", r.OrphanUsers), slog.Int64("batches", r.Batches),
 		slog.Duration("duration", r.Duration), slog.Duration("longest", r.Longest),
 	}
 	if r.Counted {
@@ -110,12 +117,14 @@ type Relation struct {
 
 // Inspect reads what a sweep with these options would delete, and how large the tables
 // and indexes are: it is the dry run. It changes nothing, and works on a standby. It
-// counts every session that is due, within Options.StatementTimeout, whatever the budget.
+// counts every session that is due, within Options.StatementTimeout, whatever the budget,
+// but of the users without a session only those who are not in the index now.
 func Inspect(ctx context.Context, pool *pgxpool.Pool, o Options) (Report, error) {
 	o, err := o.withDefaults(pool)
 	if err != nil {
 		return Report{}, err
 	}
+	o.MaxRows, o.MaxDuration, o.Stop, o.Pause = 0, 0, nil, time.Nanosecond
 	s := &sweep{opts: o, db: newDatabase(pool, o), started: time.Now()}
 	s.db.readOnly = true
 	if _, err := s.db.probe(ctx); err != nil {
@@ -134,6 +143,9 @@ func Inspect(ctx context.Context, pool *pgxpool.Pool, o Options) (Report, error)
 	}
 	if err == nil {
 		r.Relations, err = query[Relation](ctx, s.db, sqlRelations, s.db.q("{sessions}"), s.db.q("{user_sessions}"))
+	}
+	if err == nil && o.Orphans {
+		err = s.sweepOrphans(ctx)
 	}
 	s.result.Left, s.result.Counted, s.result.Duration = min(s.result.Rows(), MaxLeft), true, time.Since(s.started)
 	r.Total = s.result

@@ -60,6 +60,16 @@ const (
 	sqlUnindex   = `DELETE FROM {user_sessions} WHERE user_id = ANY(@users::text[]) AND (user_id, id) IN
 		(SELECT g.user_id, g.id FROM unnest(@users::text[], @ids::uuid[]) AS g (user_id, id))`
 
+	// Orphans, as portable: the next rows of a table, which of them are none, and the deletion.
+	// The session of a young row may not be visible yet.
+	sqlPageIndex   = `SELECT user_id, id FROM {user_sessions} WHERE (user_id, id) > (@user::text, @id::uuid) ORDER BY user_id, id LIMIT @n`
+	sqlKeptIndex   = `SELECT ''::text, id FROM {sessions} WHERE id = ANY(@ids::uuid[])`
+	sqlDeleteIndex = sqlUnindex + ` AND created_at < now() - interval '1 minute'`
+	sqlPageUsers   = `SELECT user_id, NULL::uuid FROM {users} WHERE user_id > @user::text AND ` + lapsed + ` ORDER BY user_id LIMIT @n`
+	sqlKeptUsers   = `SELECT DISTINCT user_id, NULL::uuid FROM {user_sessions} WHERE user_id = ANY(@users::text[])`
+	sqlDeleteUsers = `DELETE FROM {users} WHERE user_id = ANY(@users::text[]) AND ` + lapsed
+	lapsed         = `fence < now() - interval '1 day'`
+
 	// What is left, and what Inspect finds. Not every time of PostgreSQL's is one of Go's
 	// or of JSON's: what is before 1970, as -infinity is, counts as 1970.
 	sqlLeft = `SELECT count(*), min(greatest(sweep_at, ` + epoch + `)) FROM
@@ -85,6 +95,6 @@ const (
 // probes are columns and tables that are to find out, before any work, whether somebody else
 // has locked a table, a privilege is missing, or the server is read-only. The DELETEs take
 // the lock mode of the real ones: a table under CREATE INDEX, for one, can still be read.
-var probes = [...][2]string{{"sweep_at", "{sessions}"}, {"id", "{user_sessions}"}}
+var probes = [...][2]string{{"sweep_at", "{sessions}"}, {"id", "{user_sessions}"}, {"fence", "{users}"}} // the last for orphans only
 
 var longAgo = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true} // before all that can be due

@@ -11,9 +11,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Sweep deletes the sessions that are past their grace period, oldest first, in short
-// transactions, until none is left or the budget is used up: then Result.OutOfBudget is
-// set, which is not an error. It uses one connection at a time. Sweeps may overlap.
+// Sweep deletes the sessions that are past their grace period, oldest first, and orphans if
+// Options.Orphans is set, in short transactions, until none is left or the budget is used
+// up: then Result.OutOfBudget is set, which is not an error. It uses one connection at a
+// time. Sweeps may overlap.
 //
 // When ctx ends, the batch under way is rolled back, and Sweep returns the result so
 // far with an error that matches ctx.Err() and context.Cause(ctx). To let the batch finish,
@@ -70,6 +71,7 @@ type sweep struct {
 	db      *database
 	started time.Time
 	result  Result
+	settle  time.Duration // between finding an orphan and its deletion
 }
 
 func (s *sweep) run(ctx context.Context) error {
@@ -78,9 +80,13 @@ func (s *sweep) run(ctx context.Context) error {
 		return err
 	}
 	if distributed {
+		s.settle = secondLook
 		err = inBatches(ctx, s, &byID{s: s, hour: longAgo, before: -1})
 	} else {
 		err = inBatches(ctx, s, &byPlace{s: s, last: row[string]{"(0,0)", longAgo}})
+	}
+	if err == nil && s.opts.Orphans {
+		err = s.sweepOrphans(ctx)
 	}
 	if err != nil && !errors.Is(err, errBudget) {
 		return explain(ctx, opDelete, &s.opts, err)
@@ -130,7 +136,7 @@ var errBudget = errors.New("cleanup: the budget is used up")
 // withinBudget returns how many of n rows the budget allows; if none, errBudget.
 func (s *sweep) withinBudget(n int) (int, error) {
 	if s.opts.MaxRows > 0 {
-		n = int(min(int64(n), s.opts.MaxRows-s.result.Rows()))
+		n = int(min(int64(n), s.opts.MaxRows-s.result.Rows()-s.result.OrphanUserRows-s.result.OrphanUsers))
 	}
 	if n <= 0 || s.opts.MaxDuration > 0 && time.Since(s.started) >= s.opts.MaxDuration {
 		return 0, errBudget
@@ -150,19 +156,23 @@ func (s *sweep) pauseBefore(ctx context.Context, n int) (int, error) {
 	if s.opts.Pause == 0 && s.db.tempo.traffic {
 		n, pause = min(n, politeBatch), politePause*s.db.tempo.last
 	}
-	if s.opts.MaxDuration > 0 {
-		pause = min(pause, s.opts.MaxDuration-time.Since(s.started))
+	if s.db.tempo.last > 0 { // there was one before
+		s.rest(ctx, pause)
 	}
-	if s.db.tempo.last == 0 { // this is the first
-		pause = 0
+	n, err := s.withinBudget(n) // Stop may have been ready together with the timer
+	return n, cmp.Or(err, contextError(ctx))
+}
+
+// rest waits, at most until the sweep has to end.
+func (s *sweep) rest(ctx context.Context, d time.Duration) {
+	if s.opts.MaxDuration > 0 {
+		d = min(d, s.opts.MaxDuration-time.Since(s.started))
 	}
 	select {
 	case <-s.opts.Stop:
 	case <-ctx.Done():
-	case <-time.After(pause):
+	case <-time.After(d):
 	}
-	n, err := s.withinBudget(n) // Stop may have been ready together with the timer
-	return n, cmp.Or(err, contextError(ctx))
 }
 
 // done is called after each batch.
