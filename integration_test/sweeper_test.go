@@ -68,6 +68,8 @@ func TestSweeperSweeps(t *testing.T) {
 	type summary struct {
 		Rows, Expired, Revoked, Left, Batches int64
 		UserRows                              int64 `json:"user_rows"`
+		OrphanUserRows                        int64 `json:"orphan_user_rows"`
+		OrphanUsers                           int64 `json:"orphan_users"`
 		OutOfBudget                           bool  `json:"out_of_budget"`
 		DryRun                                bool  `json:"dry_run"`
 		Due                                   []struct {
@@ -118,6 +120,16 @@ func TestSweeperSweeps(t *testing.T) {
 	}
 	if sessions, userRows := left(t, pool); sessions != 500 || userRows != 375 {
 		t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
+	}
+	leaveOrphans(t, pool)
+	if s := run(0, "-orphans", "-dry-run"); s.OrphanUserRows != 1 {
+		t.Errorf("a dry run for orphans: %+v", s)
+	}
+	if s := run(3, "-orphans", "-max-rows", "1"); s.OrphanUserRows != 1 || s.OrphanUsers != 0 || s.Left != 0 {
+		t.Errorf("a budget for orphans: %+v", s)
+	}
+	if s := run(0, "-orphans"); s.OrphanUserRows != 0 || s.OrphanUsers != 1 {
+		t.Errorf("orphans: %+v", s)
 	}
 	metrics := filepath.Join(t.TempDir(), "m.prom")
 	stdout, stderr, status = output(t, sweeperCommand(t, pool, "-grace", "1h", "-quiet", "-metrics-file", metrics))
