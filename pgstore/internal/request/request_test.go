@@ -148,6 +148,10 @@ func TestPhaseAfterEveryEvent(t *testing.T) {
 			[7]string{"", "", "", "", "", "", ""}},
 		{"Revoked, of another user", func(r *request.Request, _ pgtype.UUID) { r.Revoked("bob", all) },
 			[7]string{"", "", "", "", "", "", ""}},
+		{"Forgot", func(r *request.Request, _ pgtype.UUID) { r.Forgot("alice") },
+			[7]string{"", "", "over revoked", "", "", "over revoked", ""}},
+		{"Forgot, of another user", func(r *request.Request, _ pgtype.UUID) { r.Forgot("bob") },
+			[7]string{"", "", "", "", "", "", ""}},
 		{"Fenced", func(r *request.Request, _ pgtype.UUID) { r.Fenced("alice", noon) },
 			[7]string{"", "", "", "", "", "", ""}},
 	} {
@@ -435,6 +439,10 @@ func TestListsOfSessions(t *testing.T) {
 	}
 	if got := numbers(r.Left()); !slices.Equal(got, []byte{4, 12, 13}) {
 		t.Errorf("left: %d", got)
+	}
+	r.Found(id(14), ended(row.Renewed, "bob"), false) // by others
+	if got := numbers(r.Renewing()); !slices.Equal(got, []byte{14}) {
+		t.Errorf("renewing: %d", got)
 	}
 	if s := r.HadOver("bob"); s == nil || s.ID != id(11) {
 		t.Errorf("had of bob: %+v", s)
