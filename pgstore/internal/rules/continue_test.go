@@ -97,8 +97,8 @@ func TestWhatCommitsMakeOfWhatWasLeft(t *testing.T) {
 		{"alice becomes nobody under a new token", commitFor("", renewed(1, "alice")), rows{1: pending("alice")}, "new; 1 signed_out by sign-in"},
 
 		// A session that was not loaded is not trusted: it may be anybody's by now.
-		{"a renewal unseen", commitFor("alice", renewedUnseen(1, "alice")), rows{1: pending("alice")}, "new; 1 renewed by sign-in"},
-		{"a renewal unseen, overtaken", commitFor("alice", renewedUnseen(1, "alice")), rows{1: renewedTo(2, "alice"), 2: alive("alice")}, "new"},
+		{"a renewal unseen", commitFor("alice", renewedUnseen()), rows{1: pending("alice")}, "new; 1 renewed by sign-in"},
+		{"a renewal unseen, overtaken", commitFor("alice", renewedUnseen()), rows{1: renewedTo(2, "alice"), 2: alive("alice")}, "new"},
 
 		// Destroy: nothing is continued, but another sign-in in the same browser finds it.
 		{"alice signs out and in", signInFor("alice", signedOut(1, "alice")), rows{1: ended(row.SignedOut, "alice")}, "new; 1 signed_out by sign-in"},
