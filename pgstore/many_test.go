@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -214,7 +215,9 @@ func TestRevokeAllOfManyFindsWhatIsRenewedBetweenPages(t *testing.T) {
 		p, a, other := betweenPages(t, newApp)
 		b := other.browser(t)
 		b.must("/login", "user", "alice")
-		finish := b.hold("after", "renew") // it began before the fence
+		held := b.hold("after", "renew") // it began before the fence
+		finish := sync.OnceFunc(func() { held() })
+		defer finish()
 		p.call = func(page int) {
 			if page == 2 && other.tracked {
 				finish()
