@@ -140,7 +140,9 @@ func (tx *signInTx) trim(ctx context.Context) error {
 			b = t.Batch()
 			tx.end(b, v, &evicted)
 			err := t.Commit(ctx, b)
-			s.stat.evictions.Add(int64(evicted))
+			if err == nil {
+				s.stat.evictions.Add(int64(evicted))
+			}
 			return err
 		})
 		if err != nil {
