@@ -226,6 +226,11 @@ func TestRenewalWhoseAnswerWasLostIsStoppedByARevocationInBetween(t *testing.T) 
 			return err
 		},
 		// Then nothing but the fence tells.
+		"all, not in the index": func(t *testing.T, other *app, _ *browser) error {
+			pgtest.Exec(t, other.pool, `DELETE FROM scs_user_sessions`)
+			_, err := other.store.RevokeAll(t.Context(), "alice")
+			return err
+		},
 		"all, and swept": func(t *testing.T, other *app, _ *browser) error {
 			_, err := other.store.RevokeAll(t.Context(), "alice")
 			pgtest.Exec(t, other.pool, `DELETE FROM scs_sessions`)
