@@ -58,6 +58,8 @@ func TestMergeKeepsWhatOthersHaveChanged(t *testing.T) {
 		{"a sign-in on bob's session", nil, []request.Session{renewed(1, "bob", "n=1")}, true, rows{1: written(pending("bob", theirs...))}, sent, false, false},
 		{"a sign-in after a sign-out", nil, []request.Session{signedOut(1, "alice")}, true, rows{1: ended(row.SignedOut, "alice")}, sent, false, false},
 		{"a sign-in on one that was ended", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: ended(row.Revoked, "")}, sent, false, false},
+		{"a sign-in on one whose successor is bob's", nil, []request.Session{renewed(1, "alice", "n=1")}, true,
+			rows{1: renewedTo(2, "alice"), 2: alive("bob", theirs...)}, sent, false, false},
 		{"in place, and one renewed besides", &ofNobody, []request.Session{renewed(1, "", "n=1")}, false,
 			rows{mine: written(alive("", "n=2")), 1: written(pending("", "theirs=1", "n=1"))}, merged, true, true},
 	} {
