@@ -13,7 +13,7 @@ import (
 )
 
 // oldOnly withholds cookies with the value "old".
-func oldOnly(c *http.Cookie) bool { return c.Value == "old" }
+func oldOnly(_, value string) bool { return value == "old" }
 
 // wire is a server's writer that can do everything, and records what has gone out.
 type wire struct {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/scspg/scspg/pgstore/internal/request"
 )
@@ -16,12 +17,12 @@ import (
 // may have given a newer one meanwhile. It may if its token is new in this request, so
 // that the client does not know it yet, or if its session has just been written, and so
 // was not replaced. A deletion is about the session that the request came with.
-func (r *tracked) withhold(c *http.Cookie) bool {
-	if c.Value == "" {
-		sent, err := r.http.Cookie(c.Name)
+func (r *tracked) withhold(name, value string) bool {
+	if value == "" {
+		sent, err := r.http.Cookie(name)
 		return err == nil && r.named(sent.Value).LeftAlone
 	}
-	known := r.named(c.Value)
+	known := r.named(value)
 	return known.ID.Valid && (known.Phase != request.Live || !known.New && !known.Written)
 }
 
@@ -43,7 +44,7 @@ func (r *tracked) named(token string) request.Session {
 // asserts; if the writer inside lacks one, that returns http.ErrNotSupported.
 type answer struct {
 	http.ResponseWriter
-	withhold func(c *http.Cookie) bool
+	withhold func(name, value string) bool
 	sent     bool // the final headers are out, or the connection is hijacked
 }
 
@@ -55,8 +56,9 @@ func (a *answer) filter() {
 	}
 	h := a.Header()
 	kept := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool {
-		c, err := http.ParseSetCookie(line)
-		return err == nil && a.withhold(c)
+		pair, _, _ := strings.Cut(line, ";") // http.ParseSetCookie does more, and allocates
+		name, value, ok := strings.Cut(pair, "=")
+		return ok && a.withhold(strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`))
 	})
 	if len(kept) > 0 {
 		h["Set-Cookie"] = kept
