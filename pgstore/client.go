@@ -51,11 +51,12 @@ func cleanUserAgent(ua string) string {
 	return ua[:cut]
 }
 
-// remoteIP is the address of the connection's other end, if it has one.
+// remoteIP is the address of the connection's other end, if it has one. Middleware that
+// puts the client's there, such as chi's RealIP, leaves no port.
 func remoteIP(r *http.Request) netip.Addr {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
+	if addr, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return addr.Addr()
 	}
-	return addr.Addr()
+	addr, _ := netip.ParseAddr(strings.Trim(r.RemoteAddr, "[]"))
+	return addr
 }

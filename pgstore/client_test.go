@@ -29,6 +29,12 @@ func TestRemoteIP(t *testing.T) {
 		"192.0.2.1:1234":               "192.0.2.1",
 		"[2001:db8::1]:1":              "2001:db8::1",
 		"[::ffff:192.0.2.1]:99":        "::ffff:192.0.2.1", // unmapped where it is stored
+		"192.0.2.1":                    "192.0.2.1",
+		"2001:db8::1":                  "2001:db8::1",
+		"[2001:db8::1]":                "2001:db8::1",
+		"::ffff:192.0.2.1":             "::ffff:192.0.2.1",
+		"fe80::1%eth0":                 "fe80::1%eth0", // its zone goes where it is stored
+		"example.com":                  "invalid IP",
 		"@":                            "invalid IP",
 		"":                             "invalid IP",
 		"192.0.2.1 (no port, no addr)": "invalid IP",

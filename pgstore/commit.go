@@ -38,6 +38,7 @@ func (s *Store) newWrite(ctx context.Context, req *tracked, token string, data [
 		return w, errors.New("a user limit is set, but the data does not say whose session it is: " +
 			"set SessionManager.Codec = pgstore.Codec{UserKey: ...} to the session key that holds the user's id")
 	}
+	s.noteUser(ctx, user)
 	if user != "" {
 		if err := validUserID(user); err != nil {
 			return w, err

@@ -83,7 +83,7 @@ type Config struct {
 	ClientIP func(*http.Request) netip.Addr
 
 	// Logger receives what cannot be returned as an error: unreadable rows, a misplaced
-	// Track, a touch that failed after the request. Tokens, session data and DSNs are
+	// Track, signs of a mistyped UserKey, a touch that failed after the request. Tokens, session data and DSNs are
 	// never logged. Default (nil): slog.Default(), as of the call of New. Codec, which
 	// has no configuration, logs to slog.Default().
 	Logger *slog.Logger

@@ -229,3 +229,57 @@ func TestWriteThatWaitsAcrossATimeoutBringsNothingBack(t *testing.T) {
 		})
 	}
 }
+
+// What has timed out by the time that the sign-in is let in does not count, though it was
+// alive when the sign-in's transaction began.
+func TestSignInThatWaitsAcrossATimeoutFindsRoom(t *testing.T) {
+	t.Parallel()
+	for name, policy := range map[string]pgstore.LimitPolicy{
+		"evict oldest": pgstore.EvictOldest, "evict least recent": pgstore.EvictLeastRecent, "reject": pgstore.Reject,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bothWays(t, func(t *testing.T, newApp newAppFunc) {
+				schema := pgtest.Schema(t)
+				observer := pgtest.PoolIn(t, schema)
+				migrate(t, observer)
+				a := newApp(t, pgtest.PoolIn(t, schema, named(schema)), pgstore.Config{UserLimit: 2, LimitPolicy: policy, Timeout: time.Minute})
+				stays, times, next := a.browser(t), a.browser(t), a.browser(t)
+				stays.must("/login", "user", "alice") // the first to go, by both policies
+				times.must("/login", "user", "alice")
+				tx, err := observer.Begin(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+				if _, err := tx.Exec(t.Context(), `SELECT FROM scs_users WHERE user_id = 'alice' FOR UPDATE`); err != nil {
+					t.Fatal(err)
+				}
+				id := pgstore.IDOf(times.token())
+				pgtest.Exec(t, observer, `UPDATE scs_sessions SET expiry = now() + interval '2 seconds' WHERE id = $1`, id)
+				done := make(chan struct{})
+				go func() { defer close(done); next.must("/login", "user", "alice") }()
+				pgtest.Eventually(t, "the sign-in waits", func() bool {
+					return pgtest.Query[int](t, observer, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = $1`, schema) == 1
+				})
+				if !pgtest.Query[bool](t, observer, `SELECT expiry > now() FROM scs_sessions WHERE id = $1`, id) {
+					t.Log("the sign-in came too late to find it alive")
+				}
+				pgtest.Eventually(t, "the session times out", func() bool {
+					return pgtest.Query[bool](t, observer, `SELECT expiry <= now() FROM scs_sessions WHERE id = $1`, id)
+				})
+				if err := tx.Rollback(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				<-done
+				if next.user() != "alice" || stays.user() != "alice" || live(t, observer, "alice") != 2 {
+					t.Errorf("the next one is %q's, the one that stays %q's, %d live", next.user(), stays.user(), live(t, observer, "alice"))
+				}
+				if st := a.store.Stat(); st.Evictions != 0 || st.Refusals != 0 {
+					t.Errorf("%d evictions, %d refusals", st.Evictions, st.Refusals)
+				}
+				checkIndex(t, observer, a.store, "alice")
+			})
+		})
+	}
+}

@@ -1,7 +1,9 @@
 package pgstore_test
 
 import (
+	"bytes"
 	"crypto/rand"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,5 +113,88 @@ func TestStoreWorksInANamedSchema(t *testing.T) {
 		}
 		t.Cleanup(func() { pgtest.Exec(t, pool, "DROP SCHEMA "+pgx.Identifier{name}.Sanitize()+" CASCADE") })
 		everything(t, pool, pgstore.Config{Schema: name})
+	}
+}
+
+// What a database, a role or the DSN sets, the store must read all the same.
+func TestStoreWorksWhateverDatesAndBytesLookLike(t *testing.T) {
+	t.Parallel()
+	for name, params := range map[string]map[string]string{
+		"German dates":              {"DateStyle": "German, DMY"},
+		"SQL dates":                 {"DateStyle": "SQL, DMY"},
+		"Postgres dates and a zone": {"DateStyle": "Postgres, MDY", "TimeZone": "America/St_Johns"},
+		"escaped bytes":             {"bytea_output": "escape"},
+		"all at once":               {"DateStyle": "SQL, DMY", "bytea_output": "escape", "TimeZone": "Asia/Kathmandu", "IntervalStyle": "iso_8601", "extra_float_digits": "-15"},
+	} {
+		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+			t.Run(name+", "+mode.String(), func(t *testing.T) {
+				t.Parallel()
+				schema := pgtest.Schema(t)
+				migrate(t, pgtest.PoolIn(t, schema))
+				opts := []pgtest.Option{pgtest.ExecMode(mode)}
+				for param, value := range params {
+					opts = append(opts, pgtest.Param(param, value))
+				}
+				pool := pgtest.PoolIn(t, schema, opts...)
+				everything(t, pool, pgstore.Config{})
+				settingsChangeNothing(t, pool)
+			})
+		}
+	}
+}
+
+// The client does not set them itself: the role has them.
+func TestStoreWorksWhateverTheRoleSets(t *testing.T) {
+	t.Parallel()
+	schema, admin := pgtest.Schema(t), pgtest.PoolIn(t, "")
+	migrate(t, pgtest.PoolIn(t, schema))
+	role := strings.ReplaceAll(schema, "t_", "r_")
+	for _, sql := range []string{
+		`CREATE ROLE ` + role + ` LOGIN PASSWORD 'secret'`,
+		`GRANT USAGE ON SCHEMA ` + schema + ` TO ` + role,
+		`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ` + schema + ` TO ` + role,
+		`ALTER ROLE ` + role + ` SET DateStyle = 'German, DMY'`,
+		`ALTER ROLE ` + role + ` SET bytea_output = 'escape'`,
+	} {
+		pgtest.Exec(t, admin, sql)
+	}
+	t.Cleanup(func() {
+		pgtest.Exec(t, admin, `DROP OWNED BY `+role)
+		pgtest.Exec(t, admin, `DROP ROLE `+role)
+	})
+	for _, mode := range modes {
+		t.Run(mode.String(), func(t *testing.T) {
+			pool := pgtest.PoolIn(t, schema, pgtest.ExecMode(mode), func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = role, "secret" })
+			if got := pgtest.Query[string](t, pool, `SHOW bytea_output`); got != "escape" {
+				t.Fatal(got)
+			}
+			pgtest.Exec(t, admin, `DELETE FROM `+schema+`.scs_sessions`)
+			everything(t, pool, pgstore.Config{})
+			settingsChangeNothing(t, pool)
+		})
+	}
+}
+
+// settingsChangeNothing checks that data and times come back as they were stored.
+func settingsChangeNothing(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	store := newStore(t, pool, pgstore.Config{})
+	data := make([]byte, 256) // of each byte one
+	for i := range data {
+		data[i] = byte(255 - i)
+	}
+	if err := store.Commit("bytes", data, time.Now().Add(time.Hour)); err != nil {
+		t.Error(err)
+	}
+	if got, found, err := store.Find("bytes"); !found || err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%t, %v, %x", found, err, got)
+	}
+	for s, err := range store.Each(t.Context()) {
+		if left := time.Until(s.Expiry); err != nil || left < 59*time.Minute || left > 61*time.Minute {
+			t.Errorf("it expires in %v, %v", left, err)
+		}
+	}
+	if err := store.Delete("bytes"); err != nil {
+		t.Error(err)
 	}
 }

@@ -30,7 +30,11 @@ type Overview struct {
 // beyond. It takes up to some hundred milliseconds and is meant for dashboards and
 // alerts, not for requests. It runs until ctx ends; Config.Timeout does not apply.
 func (s *Store) Overview(ctx context.Context) (Overview, error) {
-	o, err := s.overview(ctx)
+	var o Overview
+	err := s.db.Retry(ctx, func(ctx context.Context) (err error) {
+		o, err = s.overview(ctx)
+		return err
+	})
 	return o, opError("overview", err)
 }
 

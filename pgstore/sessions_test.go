@@ -1,6 +1,8 @@
 package pgstore_test
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -158,5 +160,35 @@ func TestSessionsShowsWhoAndWhere(t *testing.T) {
 	}
 	if list, err := a.store.Sessions(t.Context(), "nobody"); err != nil || list == nil || len(list) != 0 {
 		t.Errorf("nobody's list: %v, %v", list, err)
+	}
+}
+
+// chi's RealIP, among others, leaves no port.
+func TestSessionsShowsAnAddressThatCameWithoutAPort(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
+	inner := a.Config.Handler
+	a.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RemoteAddr = r.Header.Get("X-Real-IP")
+		inner.ServeHTTP(w, r)
+	})
+	for addr, want := range map[string]string{
+		"203.0.113.7": "203.0.113.7", "203.0.113.7:80": "203.0.113.7", "2001:db8::1": "2001:db8::1", "[2001:db8::1]": "2001:db8::1",
+		"::ffff:203.0.113.7": "203.0.113.7", "fe80::1%eth0": "fe80::1", "example.com": "invalid IP",
+	} {
+		req := httptest.NewRequest(http.MethodGet, a.URL+"/login?user=alice", nil)
+		req.RequestURI = ""
+		req.Header.Set("X-Real-IP", addr)
+		resp, err := a.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("%d, %v", resp.StatusCode, err)
+		}
+		list, err := a.store.Sessions(t.Context(), "alice")
+		if err != nil || len(list) == 0 || list[0].IP.String() != want {
+			t.Errorf("%s: %+v, %v, want %s", addr, list, err, want)
+		}
 	}
 }

@@ -19,8 +19,11 @@ type Store struct {
 	db   *db.DB
 	stat counters
 
-	mounted atomic.Bool // Track has wrapped a handler
-	noted   atomic.Bool // a call outside Track was logged
+	mounted     atomic.Bool  // Track has wrapped a handler
+	noted       atomic.Bool  // a call outside Track was logged
+	statusNoted atomic.Bool  // so was StatusOf outside Track
+	carriedUser atomic.Bool  // a commit has said whose session it is
+	anonymous   atomic.Int32 // commits until then
 }
 
 var (

@@ -1,6 +1,8 @@
 package pgstore_test
 
 import (
+	"encoding/gob"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -202,6 +204,49 @@ func TestClockSkewDoesNotMoveIdleTimeouts(t *testing.T) {
 			b.must("/login", "user", "alice")
 			if b.user() != "alice" {
 				t.Error("the fence is off by the skew")
+			}
+		})
+	}
+}
+
+// gob writes a NaN that is nobody's change: a map or slice that holds one is the same.
+func TestUnchangedNaNWritesNothing(t *testing.T) {
+	t.Parallel()
+	for name, value := range map[string]any{
+		"map":     map[string]float64{"a": 1, "b": math.NaN(), "c": math.Inf(1)},
+		"slice":   []float64{1, math.NaN()},
+		"complex": []complex128{complex(math.NaN(), 1)},
+		"nested":  map[string][]float32{"a": {1, 2}, "b": {float32(math.NaN())}},
+		"alone":   math.NaN(),
+	} {
+		gob.Register(value)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, migrated(t), pgstore.Config{})
+			a.mux.HandleFunc("/measure", func(_ http.ResponseWriter, r *http.Request) { a.sm.Put(r.Context(), "measured", value) })
+			b := a.browser(t)
+			b.must("/measure")
+			before := a.store.Stat()
+			for range 20 { // gob writes maps in no particular order
+				b.must("/me")
+			}
+			if after := a.store.Stat(); after.Writes != before.Writes || after.Skips != before.Skips+20 {
+				t.Errorf("%d writes, %d skips", after.Writes-before.Writes, after.Skips-before.Skips)
+			}
+			// Nor does such a request undo what another one has removed meanwhile.
+			finish := b.hold()
+			b.must("/remove", "key", "measured")
+			finish()
+			if got := b.keys(); got != "" {
+				t.Errorf("it holds %s", got)
+			}
+			// One that changes another value merges with it.
+			b.must("/measure")
+			finish = b.hold("after", "put")
+			b.must("/remove", "key", "measured")
+			finish()
+			if got := b.keys(); got != "held" {
+				t.Errorf("it holds %s", got)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package pgstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -66,4 +67,21 @@ func validUserID(id string) error {
 		return errors.New("it contains a NUL byte, which PostgreSQL does not store in text")
 	}
 	return nil
+}
+
+// firstCommits is after how many commits without a user it is said that there was none. An
+// app without anybody signed in gets there, too, so it is said as a hint.
+const firstCommits = 100
+
+// noteUser says once that a limit is set and no commit has carried a user: if UserKey is
+// mistyped, all sessions are anonymous, and nothing else would tell.
+func (s *Store) noteUser(ctx context.Context, user string) {
+	switch {
+	case !s.cfg.limited() || s.carriedUser.Load():
+	case user != "":
+		s.carriedUser.Store(true)
+	case s.anonymous.Add(1) == firstCommits:
+		s.cfg.Logger.WarnContext(ctx, "pgstore: a user limit is set, but no commit so far has carried a user; "+
+			"if users have signed in, Codec.UserKey is not the session key that the app keeps their id under", "commits", firstCommits)
+	}
 }

@@ -27,13 +27,25 @@ const (
 func (d *DB) Do(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout)
 	defer cancel()
+	err := d.Retry(ctx, f)
+	if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("not done within Config.Timeout (%v): %w", d.timeout, err)
+	}
+	return err
+}
+
+// Retry is Do without the timeout: it goes on until ctx ends.
+func (d *DB) Retry(ctx context.Context, f func(context.Context) error) error {
 	backoff := firstBackoff
-	for attempt := 1; ; attempt++ {
+	for attempt, outdated := 1, 0; ; attempt++ {
 		err := f(ctx)
+		if isOutdated(err) && outdated < int(d.pool.Stat().TotalConns()) {
+			outdated++ // and so many connections are in order again
+			attempt--
+			d.onRetry()
+			continue
+		}
 		if err == nil || attempt == maxAttempts || !mayRepeat(err) || !sleep(ctx, backoff) {
-			if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("not done within Config.Timeout (%v): %w", d.timeout, err)
-			}
 			return err
 		}
 		if pgfault.IsConnection(err) {
@@ -48,6 +60,13 @@ func (d *DB) Do(ctx context.Context, f func(context.Context) error) error {
 // two writers of one new token bring about, it finds the row.
 func mayRepeat(err error) bool {
 	return pgfault.IsTransient(err) || pgfault.Code(err) == pgfault.UniqueViolation
+}
+
+// isOutdated reports whether a connection had prepared the statement, in vain by now. All
+// connections of the pool may have, and pgx learns it from each.
+func isOutdated(err error) bool {
+	code := pgfault.Code(err)
+	return code == pgfault.NoSuchStatement || code == pgfault.OutdatedPlan
 }
 
 // Refused reports whether err says that the server has not carried out the statement.

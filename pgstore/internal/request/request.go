@@ -3,7 +3,8 @@
 //
 //	event                  Absent    Live       Over    Closed  Renewing   Continued
 //	Found, alive           Live      -          -       -       -          -
-//	Found or Met, over     Over      Over       -       -       -          -
+//	Found, over            Over      Over       -       -       -          -
+//	Met, over              -         Over       -       -       -          -
 //	Stored                 Live      Live       -       -       -          -
 //	Stored, having left it -         -          -       -       Continued  -
 //	Lost, LostWith         Over      Over       -       -       -          -
@@ -11,8 +12,9 @@
 //	SignedOut              -         Closed     Closed  Closed  Closed     Closed
 //	Revoked                -         Closed     -       -       Closed     -
 //
-// (An absent session is Renewing only if Delete finds it in the database.) Touched and
-// NotTouched change no phase.
+// One that the request has not looked for is as if Absent, but that SignedOut makes it
+// Closed. (Either is Renewing, and this one Closed, only if Delete finds it in the database.)
+// A live one that the database no longer has is Over. Touched and NotTouched change no phase.
 package request
 
 import (
@@ -214,6 +216,9 @@ func (r *Request) LostWith(id pgtype.UUID, over Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.change(id)
+	if s.Phase != Live && s.Phase != Absent {
+		return
+	}
 	s.User = over.User
 	s.become(Over, over.Reason)
 	s.Stamp, s.TakenAt = over.Stamp, over.TakenAt

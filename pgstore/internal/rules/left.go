@@ -26,12 +26,13 @@ const maxHops = 8
 
 // Follow returns the index of a session in Left whose row is linked, and the one to read
 // next. Links are followed only from a session that the request had alive, and those of
-// sign-ins only by a sign-in: it ends what it finds there.
+// sign-ins only by a sign-in: it ends what it finds there. (What a request stores after its
+// sign-out is none, and leaves a sign-in that was faster alone.)
 func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
 	for i := range f.Left {
 		l := &f.Left[i]
 		link, linked := l.Row.Link()
-		if !linked || l.stuck || l.hops == maxHops || !l.Had() || link.To == f.ID || link.SignIn && f.Renewal {
+		if !linked || l.stuck || l.hops == maxHops || !l.Had() || link.To == f.ID || link.SignIn && (f.Renewal || f.User == "") {
 			continue
 		}
 		return i, link.To, true

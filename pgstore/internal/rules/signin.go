@@ -114,10 +114,12 @@ func (f *Facts) Attempted() Outcome {
 	switch {
 	case f.Sent == nil || f.Current.Version == f.SentOver:
 		return Granted
-	case f.Current.Version == f.SentOver+1 && f.Current.User == f.User && bytes.Equal(f.Current.Data, f.Sent):
+	case f.Current.Version != f.SentOver+1 || !f.Current.Alive():
+		return InDoubt
+	case f.Current.User == f.User && bytes.Equal(f.Current.Data, f.Sent):
 		return Done
 	default:
-		return InDoubt
+		return Granted // another write has come first
 	}
 }
 
@@ -178,7 +180,7 @@ func (f *Facts) heldBefore() bool {
 
 // makeRoom returns what has to go so that the user stays within the limit.
 func (f *Facts) makeRoom() Verdict {
-	overAsItBegins := f.TTL <= 0 && f.Session == nil && !f.Renewal
+	overAsItBegins := f.TTL <= 0 && f.Merge().TTL <= 0
 	if f.Limit == 0 || f.isOwn() || overAsItBegins {
 		return f.sort(len(f.Others))
 	}
