@@ -44,14 +44,16 @@ tidy-check: ## go.mod and go.sum say what the code needs
 WANTED := github.com/alexedwards/scs/v2 github.com/jackc/pgx/v5 github.com/pressly/goose/v3 \
 	github.com/VictoriaMetrics/metrics github.com/schollz/progressbar/v3 golang.org/x/term
 
-deps-check: ## the root module stays lean, pgstore and cleanup free of goose, and frame of pgx and HTTP
+deps-check: ## the root module stays lean, and nothing comes along behind the walls that make lint keeps
 	@go mod edit -json | python3 -c 'import json, sys; \
 	bad = [r["Path"] for r in json.load(sys.stdin)["Require"] if not r.get("Indirect") and r["Path"] not in sys.argv[1:]]; \
 	sys.exit("not wanted in the root go.mod: " + ", ".join(bad) if bad else 0)' $(WANTED)
-	@for p in pgstore cleanup; do \
-		if go list -deps ./$$p | grep -E 'pressly/goose|VictoriaMetrics|progressbar|x/term'; then echo "$$p imports what it should not"; exit 1; fi; \
-	done
-	@if go list -deps ./pgstore/internal/frame | grep -E 'jackc/pgx|alexedwards/scs|^net/http$$'; then echo "frame imports what it should not"; exit 1; fi
+	@behind() { deps=$$(go list -deps "./$$1"); if grep -E "$$2" <<<"$$deps"; then echo "$$1 depends on what it should not"; exit 1; fi; }; \
+	behind pgstore 'pressly/goose|VictoriaMetrics|progressbar|x/term'; \
+	behind cleanup 'pressly/goose|VictoriaMetrics|progressbar|x/term|alexedwards/scs'; \
+	behind pgstore/internal/frame 'jackc/pgx|alexedwards/scs|^net/http$$'; \
+	behind pgstore/internal/rules 'pgx/v5/pgxpool|alexedwards/scs|^net/http$$'; \
+	behind pgstore/internal/db 'alexedwards/scs|^net/http$$'
 
 bench: ## ours beside pgxstore, postgresstore, Redis and memory, as Markdown tables and plots (QUICK=1: a minute)
 	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench $(if $(QUICK),-quick -plots bin,-plots docs) $(ARGS)

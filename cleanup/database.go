@@ -27,7 +27,7 @@ func newDatabase(pool *pgxpool.Pool, o Options) *database {
 	if o.Schema != "" {
 		schema = pgx.Identifier{o.Schema}.Sanitize() + "."
 	}
-	names := strings.NewReplacer("{sessions}", schema+"scs_sessions", "{user_sessions}", schema+"scs_user_sessions")
+	names := strings.NewReplacer("{", schema+"scs_", "}", "")
 	return &database{pool: pool, opts: o, names: names, tempo: tempo{traffic: true}}
 }
 
@@ -41,21 +41,21 @@ func (d *database) probe(ctx context.Context) (distributed bool, err error) {
 		var citus bool
 		b := &pgx.Batch{}
 		b.Queue(sqlCitus).QueryRow(func(r pgx.Row) error { return r.Scan(&citus) })
-		b.Queue(d.q(sqlProbe))
-		b.Queue(d.q(sqlProbeUser))
-		if !d.readOnly {
-			b.Queue(d.q(sqlProbeDelete))
-			b.Queue(d.q(sqlProbeDeleteUser))
+		for i, table := range probes {
+			if i == 2 && !d.opts.Orphans {
+				break
+			}
+			b.Queue(d.q("SELECT " + table[0] + " FROM " + table[1] + " LIMIT 0"))
+			if !d.readOnly {
+				b.Queue(d.q("DELETE FROM " + table[1] + " WHERE false"))
+			}
 		}
 		if err := tx.SendBatch(ctx, b).Close(); err != nil || !citus {
 			return err
 		}
 		return tx.QueryRow(ctx, sqlDistributed, d.q("{sessions}")).Scan(&distributed)
 	})
-	if err != nil {
-		err = explain(ctx, "look at the database", &d.opts, err)
-	}
-	return distributed, err
+	return distributed, explain(ctx, "look at the database", &d.opts, err)
 }
 
 // inTransaction runs f in a transaction under the sweep's settings.
@@ -70,25 +70,22 @@ func (d *database) inTransaction(ctx context.Context, f func(ctx context.Context
 	})
 }
 
-// begin returns a batch that does the same in one round trip; send adds the COMMIT. In
-// most query modes pgx prepares all statements of a batch before it runs the first, and
-// preparing waits for table locks while no timeout is set yet. So probe has run
-// statements on the same tables through inTransaction before.
-func (d *database) begin() *pgx.Batch {
+// query runs a statement in a transaction of its own, and in one round trip. In most query
+// modes pgx prepares all statements of a batch before it runs the first, and preparing
+// waits for table locks while no timeout is set yet. So probe has run statements on the
+// same tables through inTransaction before.
+func query[T any](ctx context.Context, d *database, sql string, args ...any) (list []T, err error) {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	b.Queue(sqlSettings, d.settings()...).QueryRow(d.tempo.observe)
-	return b
-}
-
-// send commits it.
-func (d *database) send(ctx context.Context, b *pgx.Batch) error {
+	b.Queue(d.q(sql), args...).Query(func(rows pgx.Rows) (err error) {
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[T])
+		return err
+	})
 	b.Queue("COMMIT")
-	return d.bounded(ctx, func(ctx context.Context) error { return d.pool.SendBatch(ctx, b).Close() })
+	err = d.bounded(ctx, func(ctx context.Context) error { return d.pool.SendBatch(ctx, b).Close() })
+	return list, err
 }
-
-// replyGrace is what a server may take beyond its statement timeout, connecting included.
-const replyGrace = 15 * time.Second
 
 // bounded runs one transaction with a deadline, in case the server no longer answers.
 // The statement and lock timeouts are enforced by the server itself.
@@ -108,8 +105,7 @@ func (d *database) settings() []any {
 	if d.shortLockWait {
 		wait /= shortWaitShare
 	}
-	scan := strconv.FormatBool(d.readOnly) // what is counted may be about all there is
-	return []any{milliseconds(d.opts.StatementTimeout), milliseconds(wait), scan}
+	return []any{milliseconds(d.opts.StatementTimeout), milliseconds(wait), strconv.FormatBool(d.readOnly)}
 }
 
 // milliseconds is d as a setting. 0 would mean no limit.
@@ -118,11 +114,12 @@ func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Mi
 func (d *database) graceMicros() float64 { return float64(d.opts.Grace.Microseconds()) }
 
 const (
+	replyGrace = 15 * time.Second // what a server may take beyond its statement timeout, connecting included
+
 	// While others write to the server, a sweep makes small batches, and pauses after
 	// each for politePause times as long as it took. On two cores that also serve the
-	// requests, these had 1.3 to 1.5 times their p99 without a sweep; with 200 and 2 it was
-	// twice. It still deletes some 10,000 rows a second.
-	politeBatch = 80
+	// requests, these had 1.3 to 1.5 times their p99 without a sweep (with 200 and 2: twice).
+	politeBatch = 80 // still some 10,000 rows a second
 	politePause = 4
 
 	trafficWrites = 20                     // writing transactions of others per second that count as traffic
@@ -132,7 +129,7 @@ const (
 // tempo is how fast a sweep may go.
 type tempo struct {
 	traffic bool          // others write; true at first, until it is known
-	last    time.Duration // how long the last batch took
+	last    time.Duration // how long the last batch took, or the last page of a listing
 	xid     int64         // the server's next transaction id at the time seen
 	seen    time.Time
 	own     int64 // transaction ids that this sweep has used since
@@ -141,21 +138,13 @@ type tempo struct {
 // observe reads the next transaction id, which comes with the settings of each of our
 // transactions, and sees how many others there were.
 func (t *tempo) observe(r pgx.Row) error {
-	var set string
 	var xid int64
-	if err := r.Scan(&set, &set, &set, &set, &set, &xid); err != nil {
+	if err := r.Scan(nil, nil, nil, nil, nil, nil, nil, &xid); err != nil {
 		return err
 	}
-	elapsed := time.Since(t.seen)
-	if elapsed < observation {
-		return nil
+	if elapsed := time.Since(t.seen); elapsed >= observation {
+		t.traffic = t.seen.IsZero() || float64(xid-t.xid-t.own) > trafficWrites*elapsed.Seconds()
+		t.xid, t.seen, t.own = xid, time.Now(), 0
 	}
-	if !t.seen.IsZero() {
-		t.traffic = float64(xid-t.xid-t.own) > trafficWrites*elapsed.Seconds()
-	}
-	t.xid, t.seen, t.own = xid, time.Now(), 0
 	return nil
 }
-
-// ran takes the time that a batch took.
-func (t *tempo) ran(took time.Duration) { t.last, t.own = took, t.own+1 }

@@ -12,16 +12,12 @@ import (
 
 var (
 	// ErrNotMigrated is returned if the session tables are not there.
-	ErrNotMigrated = adviceOn(pgfault.UndefinedTable)
+	ErrNotMigrated = errors.New("cleanup: " + pgfault.Advice(&pgconn.PgError{Code: pgfault.UndefinedTable}))
 
 	// ErrReadOnly is returned if the server does not let us delete: it is a standby, or
 	// the role or database is set to read-only.
-	ErrReadOnly = adviceOn(pgfault.ReadOnly)
+	ErrReadOnly = errors.New("cleanup: " + pgfault.Advice(&pgconn.PgError{Code: pgfault.ReadOnly}))
 )
-
-func adviceOn(code string) error {
-	return errors.New("cleanup: " + pgfault.Advice(&pgconn.PgError{Code: code}))
-}
 
 // isContention reports whether others were in the way.
 func isContention(err error) bool {
@@ -40,26 +36,27 @@ func contextError(ctx context.Context) error {
 
 const opDelete = "delete sessions"
 
-// explain says which operation failed, and what to do if that is known. The cause stays
-// for errors.Is and errors.As.
+// explain says which operation failed, if one has, and what to do if that is known. The
+// cause stays for errors.Is and errors.As.
 func explain(ctx context.Context, op string, o *Options, err error) error {
+	if err == nil {
+		return nil
+	}
 	if e := contextError(ctx); e != nil && !errors.Is(err, ctx.Err()) {
 		err = fmt.Errorf("%w: %w", e, err)
 	}
 	advice := pgfault.Advice(err)
-	switch pgfault.Code(err) {
-	case pgfault.UndefinedTable, pgfault.UndefinedColumn:
+	switch code := pgfault.Code(err); {
+	case code == pgfault.UndefinedTable || code == pgfault.UndefinedColumn:
 		return fmt.Errorf("%w: %w", ErrNotMigrated, err)
-	case pgfault.ReadOnly:
+	case code == pgfault.ReadOnly:
 		return fmt.Errorf("%w: %w", ErrReadOnly, err)
-	case pgfault.LockNotAvailable:
+	case code == pgfault.LockNotAvailable:
 		advice = fmt.Sprintf("a lock was not granted within Options.LockTimeout (%v)", o.LockTimeout)
-	case pgfault.QueryCanceled:
-		if ctx.Err() == nil {
-			advice = fmt.Sprintf("not done within Options.StatementTimeout (%v)", o.StatementTimeout)
-			if op == opDelete {
-				advice += ": try a smaller Options.Batch"
-			}
+	case code == pgfault.QueryCanceled && ctx.Err() == nil:
+		advice = fmt.Sprintf("not done within Options.StatementTimeout (%v)", o.StatementTimeout)
+		if op == opDelete {
+			advice += ": try a smaller Options.Batch"
 		}
 	}
 	if advice != "" {

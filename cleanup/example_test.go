@@ -30,6 +30,13 @@ func ExampleSweep() {
 	}
 }
 
+// What a sweep has done, in a line for people. A slog.Logger writes it as attributes.
+func ExampleResult() {
+	result := cleanup.Result{Expired: 1200, SignedOut: 34, UserRows: 500, Batches: 2, Duration: 80 * time.Millisecond}
+	fmt.Println("deleted", result)
+	// Output: deleted 1234 sessions (1200 expired, 34 signed out, 0 revoked, 0 evicted, 0 renewed) and 500 user rows in 2 batches and 80ms
+}
+
 // Inside an app, on every instance: sweeps that overlap cooperate.
 func ExampleEvery() {
 	ctx, cancel := context.WithCancel(context.Background()) // ends with the app

@@ -12,27 +12,24 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// What Options are if they are 0.
 const (
+	// What Options are if they are 0.
 	DefaultBatch            = 1000 // ten milliseconds' work or so: nobody waits for it, and round trips do not matter
 	DefaultGrace            = 24 * time.Hour
 	DefaultStatementTimeout = 30 * time.Second
 	DefaultLockTimeout      = 5 * time.Second
-)
 
-// What Options are at most.
-const (
-	MaxBatch   = 100_000
-	MaxTimeout = math.MaxInt32 * time.Millisecond // PostgreSQL's own limit
-
-	maxSchemaBytes = 63 // PostgreSQL's NAMEDATALEN - 1
+	// What Options are at most.
+	MaxBatch       = 100_000
+	MaxTimeout     = math.MaxInt32 * time.Millisecond // PostgreSQL's own limit
+	maxSchemaBytes = 63                               // PostgreSQL's NAMEDATALEN - 1
 )
 
 // Options configures a sweep. The zero value is usable. Negative values are refused
 // with an error that names the field.
 type Options struct {
-	// Batch is how many sessions a transaction deletes at most, up to MaxBatch.
-	// Default (0): DefaultBatch.
+	// Batch bounds the rows that a transaction deletes, up to MaxBatch. Default (0):
+	// DefaultBatch.
 	Batch int
 
 	// Pause is how long the sweep waits between two batches. Default (0): automatic. While
@@ -51,8 +48,15 @@ type Options struct {
 	// short. Default (0): none.
 	MaxDuration time.Duration
 
-	// MaxRows is how many sessions the sweep deletes at most. Default (0): any number.
+	// MaxRows bounds how many sessions and orphans go. Default (0): any number.
 	MaxRows int64
+
+	// Orphans makes the sweep delete, after the sessions, rows of the user index whose
+	// session is gone, as TRUNCATE and DELETE by hand leave them, once they are older than a
+	// minute, and users without a session whose fence is older than a day. It reads both
+	// tables from end to end, in pages of Batch rows with Pause in between, and begins at the
+	// first user each time: once a week will do, without a tight MaxDuration.
+	Orphans bool
 
 	// Stop, once closed, ends the sweep after the batch under way, with a nil error and
 	// Result.OutOfBudget. (The end of ctx rolls that batch back.) Pass for instance the
@@ -64,10 +68,9 @@ type Options struct {
 	StatementTimeout time.Duration
 
 	// LockTimeout is PostgreSQL's lock_timeout, in whole milliseconds, up to MaxTimeout.
-	// Rows that are locked are skipped without waiting; only a lock on a whole table is
-	// waited for. On Citus, where rows cannot be skipped, it is also the wait for a row,
-	// for the first batches that meet one; later ones wait for a hundredth of it.
-	// Default (0): DefaultLockTimeout.
+	// It is the wait for a whole table. For rows that are locked it is a hundredth, and they
+	// are skipped then; but on Citus, where rows cannot be skipped, the first batches that
+	// meet one wait as long as for a table. Default (0): DefaultLockTimeout.
 	LockTimeout time.Duration
 
 	// Schema qualifies the table names. Default (""): the search_path decides.
@@ -81,8 +84,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// withDefaults returns o with its zeros filled, or an error that names the argument or
-// field that is wrong.
+// withDefaults fills o's zeros, or returns an error that names what is wrong.
 func (o Options) withDefaults(pool *pgxpool.Pool) (Options, error) {
 	for _, f := range []struct {
 		name       string

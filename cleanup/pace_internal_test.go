@@ -67,7 +67,7 @@ func TestPauseEndsWithTheBudget(t *testing.T) {
 		"politeness": {Batch: 1000, MaxDuration: 20 * time.Millisecond},
 	} {
 		s := newSweep(o, true)
-		s.db.tempo.last, s.result.Batches = 24*time.Hour, 1
+		s.db.tempo.last = 24 * time.Hour
 		if n, err := s.pauseBefore(t.Context(), 1000); !errors.Is(err, errBudget) || n != 0 {
 			t.Errorf("%s: %d, %v", name, n, err)
 		}
@@ -76,7 +76,7 @@ func TestPauseEndsWithTheBudget(t *testing.T) {
 
 func TestPauseSaysWhatEndedIt(t *testing.T) {
 	s := newSweep(Options{Batch: 1000, Pause: 24 * time.Hour}, false)
-	s.result.Batches = 1
+	s.db.tempo.last = 1
 	why := errors.New("the app is shutting down")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)

@@ -1,7 +1,9 @@
 package cleanup
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -34,20 +36,7 @@ func keysOf[K any](rows []row[K]) []K {
 	return keys
 }
 
-// listRows reads keys and hours. The grace period is the first parameter of sql.
-func listRows[K any](ctx context.Context, db *database, sql string, args ...any) (list []row[K], err error) {
-	b := db.begin()
-	b.Queue(sqlByIndex)
-	b.Queue(db.q(sql), append([]any{db.graceMicros()}, args...)...).Query(func(rows pgx.Rows) (err error) {
-		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[row[K]])
-		return err
-	})
-	return list, db.send(ctx, b)
-}
-
-// maxTries bounds how often a batch is tried that crosses a sign-in, which too deletes
-// rows of the user index.
-const maxTries = 4
+const maxTries = 4 // of a batch that crosses a sign-in, which too deletes rows of the user index
 
 // byPlace deletes by the place of a row in its table, the fastest way there is. If a
 // batch meets a row that somebody else has locked, it is tried again without such rows,
@@ -59,7 +48,7 @@ type byPlace struct {
 }
 
 func (p *byPlace) list(ctx context.Context, n int) ([]row[string], error) {
-	rows, err := listRows[string](ctx, p.s.db, sqlList, p.last.Hour, p.last.Key, n)
+	rows, err := query[row[string]](ctx, p.s.db, sqlList, p.s.db.graceMicros(), p.last.Hour, p.last.Key, n)
 	if len(rows) > 0 {
 		p.last = rows[len(rows)-1]
 	}
@@ -86,33 +75,33 @@ func (p *byPlace) remove(ctx context.Context, rows []row[string]) error {
 }
 
 func (p *byPlace) delete(ctx context.Context, sql, places string) error {
-	n, userRows := make(kinds), int64(0)
-	db := p.s.db
-	b := db.begin()
-	b.Queue(db.q(sql), db.graceMicros(), places).Query(func(rows pgx.Rows) error {
-		var kind string
-		var count int64
-		_, err := pgx.ForEachRow(rows, []any{&kind, &count, &userRows}, func() error {
-			n[kind] = count
-			return nil
-		})
-		return err
-	})
 	start := time.Now()
-	err := db.send(ctx, b)
-	if err == nil {
-		p.s.done(n, userRows, time.Since(start))
+	gone, err := query[struct {
+		Kind           string
+		Rows, UserRows int64
+	}](ctx, p.s.db, sql, p.s.db.graceMicros(), places)
+	if err != nil {
+		return err
 	}
-	return err
+	n, userRows := make(kinds), int64(0)
+	for _, g := range gone {
+		n[g.Kind], userRows = g.Rows, g.UserRows
+	}
+	p.s.done(n, userRows, time.Since(start))
+	return nil
 }
 
 const (
-	// fullWaitBatches is how many batches of a sweep by id wait for locked rows as long as
-	// LockTimeout says. The others wait for a hundredth of it, or a sweep that meets
-	// many would take hours.
-	fullWaitBatches = 5
-	shortWaitShare  = 100
+	// patience is how many batches of a sweep by id wait for locked rows as long as
+	// LockTimeout says, and how many locked orphans are singled out. The others wait for a
+	// hundredth of it, or are left with their batch: a sweep that meets many would take hours.
+	patience       = 5
+	shortWaitShare = 100
 )
+
+// secondLook is how long after it was found an orphan is deleted where a commit becomes
+// visible server by server, and a row of the index before its session.
+var secondLook = time.Minute
 
 // byID deletes by id, the portable way. If tables are distributed over servers, neither
 // can rows be deleted by place nor locked ones be skipped: a batch that meets a lock is
@@ -137,7 +126,7 @@ func (p *byID) list(ctx context.Context, n int) ([]row[pgtype.UUID], error) {
 	p.passed = slices.DeleteFunc(p.passed, func(r row[pgtype.UUID]) bool {
 		return !r.Hour.Time.Equal(p.hour.Time) || r.Hour.InfinityModifier != p.hour.InfinityModifier
 	})
-	rows, err := listRows[pgtype.UUID](ctx, p.s.db, sqlListIDs, p.hour, n, len(p.passed))
+	rows, err := query[row[pgtype.UUID]](ctx, p.s.db, sqlListIDs, p.s.db.graceMicros(), p.hour, n, len(p.passed))
 	if len(rows) > 0 {
 		p.hour = rows[len(rows)-1].Hour
 	}
@@ -145,39 +134,33 @@ func (p *byID) list(ctx context.Context, n int) ([]row[pgtype.UUID], error) {
 }
 
 func (p *byID) remove(ctx context.Context, rows []row[pgtype.UUID]) error {
-	p.s.db.shortLockWait = p.met >= fullWaitBatches
-	defer func() { p.s.db.shortLockWait = false }()
+	p.s.db.shortLockWait = p.met >= patience
 	err := p.delete(ctx, keysOf(rows))
-	if !isContention(err) {
-		return err
+	p.s.db.shortLockWait = false
+	if isContention(err) {
+		p.met++
+		p.passed = append(p.passed, rows...)
+		return nil
 	}
-	p.met++
-	p.passed = append(p.passed, rows...)
-	return nil
+	return err
 }
 
 func (p *byID) delete(ctx context.Context, ids []pgtype.UUID) error {
-	n, userRows := make(kinds), int64(0)
-	db := p.s.db
-	start := time.Now()
+	n, userRows, db, start := make(kinds), int64(0), p.s.db, time.Now()
 	err := db.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		rows, _ := tx.Query(ctx, db.q(sqlDeleteIDs), db.graceMicros(), ids) // its error is that of ForEachRow, too
-		var id pgtype.UUID
 		var kind string
-		var user *string
-		var users []string
-		var theirs []pgtype.UUID
-		_, err := pgx.ForEachRow(rows, []any{&id, &user, &kind}, func() error {
+		var o orphan
+		var orphans []orphan
+		_, err := pgx.ForEachRow(rows, []any{&o.User, &o.ID, &kind}, func() error {
 			n[kind]++
-			if user != nil {
-				users, theirs = append(users, *user), append(theirs, id)
-			}
+			orphans = append(orphans, o)
 			return nil
 		})
-		if err != nil || len(users) == 0 {
+		if err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, db.q(sqlUnindex), users, theirs)
+		tag, err := tx.Exec(ctx, db.q(sqlUnindex), named(orphans))
 		userRows = tag.RowsAffected()
 		return err
 	})
@@ -185,4 +168,118 @@ func (p *byID) delete(ctx context.Context, ids []pgtype.UUID) error {
 		p.s.done(n, userRows, time.Since(start))
 	}
 	return err
+}
+
+// orphan is a row of the user index without its session or, without an ID, a user
+// without a session.
+type orphan struct {
+	User string
+	ID   pgtype.UUID
+}
+
+// byKey deletes the orphans of one table, in the order of its key. It deletes a batch first,
+// and then checks it in the same transaction: what those who held its rows before have
+// committed is visible by then, and those who come later wait, and insert their rows anew.
+// A batch that meets either is halved, again and again, until only that row is left.
+type byKey struct {
+	s                  *sweep
+	page, kept, delete string // the next rows, which of them have what they need, and their deletion
+	count              *int64
+	more               bool   // there is another page
+	last               orphan // of the page before
+	met                int    // orphans that others held
+}
+
+// sweepOrphans deletes orphans, or counts them if nothing may be deleted.
+func (s *sweep) sweepOrphans(ctx context.Context) (err error) {
+	first := orphan{ID: pgtype.UUID{Valid: true}}
+	for _, p := range []*byKey{
+		{s, sqlPageIndex, sqlKeptIndex, sqlDeleteIndex, &s.result.OrphanUserRows, true, first, 0},
+		{s, sqlPageUsers, sqlKeptUsers, sqlDeleteUsers, &s.result.OrphanUsers, true, first, 0},
+	} {
+		for err == nil && p.more {
+			err = inBatches(ctx, s, p)
+		}
+	}
+	return err
+}
+
+// list returns the orphans of the next page that has any. Where these have to settle, it
+// collects more of them first.
+func (p *byKey) list(ctx context.Context, n int) (found []row[orphan], err error) {
+	for began := time.Now(); p.more && len(found) < n && (len(found) == 0 || time.Since(began) < p.s.settle); {
+		if _, err := p.s.pauseBefore(ctx, 1); err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		page, err := query[orphan](ctx, p.s.db, p.page, pgx.NamedArgs{"user": p.last.User, "id": p.last.ID, "n": p.s.opts.Batch})
+		if err != nil {
+			return nil, err
+		}
+		kept, err := query[orphan](ctx, p.s.db, p.kept, named(page))
+		if err != nil {
+			return nil, err
+		}
+		p.s.db.tempo.last, p.more = time.Since(start), len(page) == p.s.opts.Batch
+		is := make(map[orphan]bool, len(kept))
+		for _, o := range kept {
+			is[o] = true
+		}
+		for _, p.last = range page {
+			if !is[orphan{User: p.last.User}] && !is[orphan{ID: p.last.ID}] {
+				found = append(found, row[orphan]{Key: p.last})
+			}
+		}
+	}
+	if len(found) > 0 {
+		p.s.rest(ctx, p.s.settle)
+	}
+	return found, nil
+}
+
+// errKept ends a transaction that has deleted what is no orphan.
+var errKept = errors.New("cleanup: no orphan")
+
+func (p *byKey) remove(ctx context.Context, rows []row[orphan]) error {
+	if p.s.db.readOnly {
+		*p.count += int64(len(rows))
+		return nil
+	}
+	start, args, gone := time.Now(), named(keysOf(rows)), int64(0)
+	p.s.db.shortLockWait = true
+	err := p.s.db.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, p.s.db.q(p.delete), args)
+		if err != nil {
+			return err
+		}
+		gone = tag.RowsAffected()
+		if err = tx.QueryRow(ctx, p.s.db.q(p.kept), args).Scan(nil, nil); errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return cmp.Or(err, errKept)
+	})
+	p.s.db.shortLockWait = false
+	switch {
+	case err == nil:
+		*p.count += gone
+		p.s.done(nil, 0, time.Since(start))
+		return nil
+	case !isContention(err) && !errors.Is(err, errKept):
+		return err
+	case len(rows) == 1 || p.met >= patience:
+		p.met++
+		return nil
+	}
+	if err := p.remove(ctx, rows[:len(rows)/2]); err != nil {
+		return err
+	}
+	return p.remove(ctx, rows[len(rows)/2:])
+}
+
+func named(list []orphan) pgx.NamedArgs {
+	users, ids := make([]string, len(list)), make([]pgtype.UUID, len(list))
+	for i, o := range list {
+		users[i], ids[i] = o.User, o.ID
+	}
+	return pgx.NamedArgs{"users": users, "ids": ids}
 }

@@ -15,28 +15,19 @@ const (
 	check = `(` + due + `) IS TRUE`
 
 	// What a transaction of a sweep runs under, and the next transaction id, for tempo. Its
-	// deletions need not be durable: what a crash brings back, the next sweep takes. They
-	// read no table from end to end, whatever the statistics say.
+	// deletions need not be durable: what a crash brings back, the next sweep takes. One process
+	// reads an index in order, whatever the statistics say, unless $3 is 'true', for a count.
 	sqlSettings = `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
-		set_config('enable_seqscan', $3, true), set_config('jit', 'off', true),
-		set_config('synchronous_commit', 'off', true), pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
+		set_config('synchronous_commit', 'off', true), set_config('jit', 'off', true),
+		set_config('enable_seqscan', $3, true), set_config('enable_sort', $3, true), set_config('max_parallel_workers_per_gather',
+			CASE $3 WHEN 'true' THEN current_setting('max_parallel_workers_per_gather') ELSE '0' END, true),
+		pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
 
-	sqlCitus = `SELECT to_regclass('pg_dist_partition') IS NOT NULL`
-	// These find out, before any work, whether somebody else has locked a table, a privilege
-	// is missing, or the server is read-only. The DELETEs take the lock mode of the real
-	// ones: a table under CREATE INDEX, for one, can still be read.
-	sqlProbe           = `SELECT sweep_at FROM {sessions} LIMIT 0`
-	sqlProbeUser       = `SELECT id FROM {user_sessions} LIMIT 0`
-	sqlProbeDelete     = `DELETE FROM {sessions} WHERE false`
-	sqlProbeDeleteUser = `DELETE FROM {user_sessions} WHERE false`
-	sqlDistributed     = `SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass($1))`
-
-	// For a transaction that lists: one process reads the index on sweep_at, which has the
-	// rows of an hour in the order of their places.
-	sqlByIndex = `SELECT set_config('enable_sort', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)`
+	sqlCitus       = `SELECT to_regclass('pg_dist_partition') IS NOT NULL`
+	sqlDistributed = `SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass($1))`
 
 	// Where the rows stand that are due, oldest first, after the last one of the listing
-	// before.
+	// before. The index on sweep_at has the rows of an hour in the order of their places.
 	sqlList = `SELECT ctid::text, sweep_at FROM {sessions}
 		WHERE ` + due + ` AND sweep_at >= $2::timestamptz AND (sweep_at > $2::timestamptz OR ctid > $3::text::tid)
 		ORDER BY sweep_at LIMIT $4`
@@ -44,18 +35,15 @@ const (
 	// The rows may have changed since: the rule is checked again, on what the deletion
 	// holds. A row that has moved is not found where it was.
 	sqlDelete = `WITH gone AS (
-			DELETE FROM {sessions} WHERE ctid = ANY($2::text::tid[]) AND ` + check + `
-			RETURNING id, user_id, end_reason
-		), ` + sqlDeleted
+			DELETE FROM {sessions} WHERE ctid = ANY($2::text::tid[]) AND ` + check + deleted
 	// Beside others who hold some of them: these are left alone. To lock first
 	// takes a sixth longer.
 	sqlDeleteFree = `WITH held AS MATERIALIZED (
 			SELECT ctid FROM {sessions} WHERE ctid = ANY($2::text::tid[]) AND ` + check + ` FOR UPDATE SKIP LOCKED
 		), gone AS (
-			DELETE FROM {sessions} WHERE ctid = ANY(ARRAY(SELECT ctid FROM held)) AND ` + check + `
-			RETURNING id, user_id, end_reason
-		), ` + sqlDeleted
-	sqlDeleted = `unindexed AS (
+			DELETE FROM {sessions} WHERE ctid = ANY(ARRAY(SELECT ctid FROM held)) AND ` + check + deleted
+	deleted = ` RETURNING id, user_id, end_reason
+		), unindexed AS (
 			DELETE FROM {user_sessions} u USING gone g WHERE u.user_id = g.user_id AND u.id = g.id RETURNING 1
 		)
 		SELECT ` + kind + `, count(*), (SELECT count(*) FROM unindexed) FROM gone GROUP BY 1`
@@ -68,9 +56,19 @@ const (
 	// tables that are distributed by different columns.
 	sqlListIDs = `SELECT id, sweep_at FROM {sessions} WHERE ` + due + ` AND sweep_at >= $2::timestamptz
 		ORDER BY sweep_at LIMIT $3 OFFSET $4`
-	sqlDeleteIDs = `DELETE FROM {sessions} WHERE id = ANY($2::uuid[]) AND ` + check + ` RETURNING id, user_id, ` + kind
-	sqlUnindex   = `DELETE FROM {user_sessions} WHERE user_id = ANY($1::text[]) AND (user_id, id) IN
-		(SELECT g.user_id, g.id FROM unnest($1::text[], $2::uuid[]) AS g (user_id, id))`
+	sqlDeleteIDs = `DELETE FROM {sessions} WHERE id = ANY($2::uuid[]) AND ` + check + ` RETURNING coalesce(user_id, ''), id, ` + kind
+	sqlUnindex   = `DELETE FROM {user_sessions} WHERE user_id = ANY(@users::text[]) AND (user_id, id) IN
+		(SELECT g.user_id, g.id FROM unnest(@users::text[], @ids::uuid[]) AS g (user_id, id))`
+
+	// Orphans, as portable: the next rows of a table, which of them are none, and the deletion.
+	// The session of a young row may not be visible yet.
+	sqlPageIndex   = `SELECT user_id, id FROM {user_sessions} WHERE (user_id, id) > (@user::text, @id::uuid) ORDER BY user_id, id LIMIT @n`
+	sqlKeptIndex   = `SELECT ''::text, id FROM {sessions} WHERE id = ANY(@ids::uuid[])`
+	sqlDeleteIndex = sqlUnindex + ` AND created_at < now() - interval '1 minute'`
+	sqlPageUsers   = `SELECT user_id, NULL::uuid FROM {users} WHERE user_id > @user::text AND ` + lapsed + ` ORDER BY user_id LIMIT @n`
+	sqlKeptUsers   = `SELECT DISTINCT user_id, NULL::uuid FROM {user_sessions} WHERE user_id = ANY(@users::text[])`
+	sqlDeleteUsers = `DELETE FROM {users} WHERE user_id = ANY(@users::text[]) AND ` + lapsed
+	lapsed         = `fence < now() - interval '1 day'`
 
 	// What is left, and what Inspect finds. Not every time of PostgreSQL's is one of Go's
 	// or of JSON's: what is before 1970, as -infinity is, counts as 1970.
@@ -94,5 +92,9 @@ const (
 		ORDER BY t.oid, is_index, c.relname`
 )
 
-// longAgo is before everything that can be due.
-var longAgo = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
+// probes are columns and tables that are to find out, before any work, whether somebody else
+// has locked a table, a privilege is missing, or the server is read-only. The DELETEs take
+// the lock mode of the real ones: a table under CREATE INDEX, for one, can still be read.
+var probes = [...][2]string{{"sweep_at", "{sessions}"}, {"id", "{user_sessions}"}, {"fence", "{users}"}} // the last for orphans only
+
+var longAgo = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true} // before all that can be due

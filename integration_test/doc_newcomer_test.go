@@ -61,7 +61,7 @@ func zipModule(name, prefix string) error {
 	}
 	defer f.Close()
 	w := zip.NewWriter(f)
-	for _, root := range []string{"go.mod", "go.sum", "LICENSE", "pgstore", "migrations", "cleanup", "cmd"} {
+	for _, root := range []string{"go.mod", "go.sum", "LICENSE", "pgstore", "migrations", "cleanup", "cmd", "internal"} {
 		err := filepath.WalkDir(filepath.Join("..", root), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() {
 				return err

@@ -20,11 +20,7 @@ import (
 // snippets are the code blocks of the README in a language.
 func snippets(t *testing.T, language string) (blocks []string) {
 	t.Helper()
-	text, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t, "README.md"), -1) {
 		blocks = append(blocks, m[1])
 	}
 	if len(blocks) == 0 {
@@ -217,19 +213,46 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// Links lead somewhere.
-func TestReadmeLinks(t *testing.T) {
+var pages = []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
+
+// Links lead somewhere, and so do file names, which are relative to a folder of the store
+// where the page says so.
+func TestReadmeAndOtherPagesNameWhatIsThere(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../README.md")
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	file := regexp.MustCompile("`([\\w./-]+\\.(?:go|md|yml|sql))`")
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	anchors := func(page string) (list []string) {
+		for _, m := range heading.FindAllStringSubmatch(read(t, page), -1) {
+			list = append(list, "#"+strings.ReplaceAll(strings.ToLower(strings.Trim(m[1], "?")), " ", "-"))
+		}
+		return list
+	}
+	for _, page := range pages {
+		text := read(t, page)
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			} else if m[2] != "" && !slices.Contains(anchors(m[1]), m[2]) {
+				t.Errorf("%s: %s has no %s", page, m[1], m[2])
+			}
+		}
+		for _, m := range file.FindAllStringSubmatch(text, -1) {
+			if !slices.ContainsFunc([]string{"", "pgstore", "pgstore/internal", "cmd/sweeper/deploy"}, func(folder string) bool {
+				_, err := os.Stat(filepath.Join("..", folder, m[1]))
+				return err == nil
+			}) && !strings.Contains(m[1], "NNNNN") {
+				t.Errorf("%s: there is no %s", page, m[1])
+			}
+		}
+	}
+}
+
+func read(t *testing.T, page string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", page))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(string(text), -1) {
-		if strings.Contains(m[1], "://") {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
-			t.Error(err)
-		}
-	}
+	return string(text)
 }

@@ -111,7 +111,7 @@ func removePrograms() {
 // being numbers that ids are made of.
 func insertSessions(t testing.TB, pool *pgxpool.Pool, from, n int, expiry, reason string) {
 	t.Helper()
-	mustExec(t, pool, `WITH s AS (INSERT INTO scs_sessions (id, user_id, data, expiry, end_reason)
+	pgtest.Exec(t, pool, `WITH s AS (INSERT INTO scs_sessions (id, user_id, data, expiry, end_reason)
 			SELECT md5(n::text)::uuid, CASE WHEN n % 4 > 0 THEN 'user' || n / 3 END, '\x0001', now() + $3::text::interval, nullif($4::text, '')
 			FROM generate_series($1::int, $1::int + $2::int - 1) n RETURNING user_id, id)
 		INSERT INTO scs_user_sessions (user_id, id) SELECT user_id, id FROM s WHERE user_id IS NOT NULL`, from, n, expiry, reason)
@@ -120,5 +120,5 @@ func insertSessions(t testing.TB, pool *pgxpool.Pool, from, n int, expiry, reaso
 // left is how many sessions and user rows there are.
 func left(t testing.TB, pool *pgxpool.Pool) (sessions, userRows int) {
 	t.Helper()
-	return query[int](t, pool, `SELECT count(*) FROM scs_sessions`), query[int](t, pool, `SELECT count(*) FROM scs_user_sessions`)
+	return pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_sessions`), pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_user_sessions`)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	batchv1 "k8s.io/api/batch/v1"
 	"sigs.k8s.io/yaml"
 
@@ -41,11 +42,12 @@ func sweepsOnce(t *testing.T, flags []string) {
 	t.Helper()
 	pool := migrated(t)
 	insertSessions(t, pool, 0, 10, "-3 days", "")
+	leaveOrphans(t, pool)
 	if stdout, stderr, status := output(t, sweeperCommand(t, pool, flags...)); status != 0 {
 		t.Errorf("%q: status %d, %s%s", flags, status, stdout, stderr)
 	}
-	if n, _ := left(t, pool); n != 0 {
-		t.Errorf("%q: %d sessions are left", flags, n)
+	if n, _ := left(t, pool); n != 0 || (orphans(t, pool) == 0) != slices.Contains(flags, "-orphans") {
+		t.Errorf("%q: %d sessions are left, and %d orphans", flags, n, orphans(t, pool))
 	}
 }
 
@@ -59,46 +61,78 @@ func needs(t *testing.T, program string) string {
 	return path
 }
 
+// leaveOrphans leaves a user index row and a user without a session.
+func leaveOrphans(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	pgtest.Exec(t, pool, `INSERT INTO scs_user_sessions (user_id, id, created_at) VALUES ('orphan', gen_random_uuid(), now() - interval '1 hour')`)
+	pgtest.Exec(t, pool, `INSERT INTO scs_users (user_id) VALUES ('orphan')`)
+}
+
+// orphans is how many there are.
+func orphans(t *testing.T, pool *pgxpool.Pool) int {
+	t.Helper()
+	return pgtest.Query[int](t, pool, `SELECT (SELECT count(*) FROM scs_user_sessions WHERE user_id = 'orphan') + (SELECT count(*) FROM scs_users WHERE user_id = 'orphan')`)
+}
+
 func TestCrontab(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t)
 	insertSessions(t, pool, 0, 10, "-3 days", "")
-	command := find(t, deployFile(t, "crontab"), `(?m)^\*/10 \* \* \* \* sweeper (.+)$`)
+	leaveOrphans(t, pool)
 	env := filepath.Join(t.TempDir(), "sweeper.env")
 	if err := os.WriteFile(env, fmt.Appendf(nil, "DATABASE_URL='%s'\n", dsnOf(t, schemaOf(t, pool))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command = strings.NewReplacer("/etc/sweeper.env", env, "/usr/local/bin/sweeper", sweeperBinary(t)).Replace(command)
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
-	cmd.Env = []string{"PATH=/usr/bin:/bin"} // as cron has it
-	if stdout, stderr, status := output(t, cmd); status != 0 || stdout+stderr != "" {
-		t.Errorf("status %d, %s%s: cron would mail it", status, stdout, stderr)
+	run := func(pattern string) {
+		t.Helper()
+		command := find(t, deployFile(t, "crontab"), pattern)
+		command = strings.NewReplacer("/etc/sweeper.env", env, "/usr/local/bin/sweeper", sweeperBinary(t)).Replace(command)
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
+		cmd.Env = []string{"PATH=/usr/bin:/bin"} // as cron has it
+		if stdout, stderr, status := output(t, cmd); status != 0 || stdout+stderr != "" {
+			t.Errorf("status %d, %s%s: cron would mail it", status, stdout, stderr)
+		}
 	}
-	if n, _ := left(t, pool); n != 0 {
-		t.Errorf("%d sessions are left", n)
+	run(`(?m)^\*/10 \* \* \* \* sweeper (.+)$`)
+	if n, _ := left(t, pool); n != 0 || orphans(t, pool) != 2 {
+		t.Errorf("%d sessions are left, and %d orphans", n, orphans(t, pool))
+	}
+	run(`(?m)^\d+ \d+ \* \* 0 sweeper (.+)$`) // weekly
+	if n := orphans(t, pool); n != 0 {
+		t.Errorf("%d orphans are left", n)
 	}
 }
 
 func TestSystemdUnits(t *testing.T) {
 	t.Parallel()
-	service := deployFile(t, "sweeper.service")
-	sweepsOnce(t, strings.Fields(find(t, service, `(?m)^ExecStart=/usr/local/bin/sweeper (.+)$`)))
+	service, weekly := deployFile(t, "sweeper.service"), deployFile(t, "sweeper-orphans.service")
+	for _, unit := range []string{service, weekly} {
+		sweepsOnce(t, strings.Fields(find(t, unit, `(?m)^ExecStart=/usr/local/bin/sweeper (.+)$`)))
+	}
+	// One is the other with another sweep.
+	hardening := regexp.MustCompile(`(?ms)^DynamicUser=.*`)
+	if strings.ReplaceAll(hardening.FindString(service), find(t, service, `(?m)(^# With -metrics-file.*\n#.*\n)`), "") != hardening.FindString(weekly) {
+		t.Error("the two services are confined differently")
+	}
 
 	analyze := needs(t, "systemd-analyze")
 	dir := t.TempDir()
 	service = strings.Replace(service, "/usr/local/bin/sweeper", sweeperBinary(t), 1)
+	weekly = strings.Replace(weekly, "/usr/local/bin/sweeper", sweeperBinary(t), 1)
 	// What is in it for those who want metrics must be right too.
 	service = strings.Replace(service, "#ReadWritePaths=/var/lib/node_exporter", "ReadWritePaths="+dir, 1)
 	if !strings.Contains(service, "\nReadWritePaths=") {
 		t.Error("it does not say how to let the metrics file be written")
 	}
-	for name, text := range map[string]string{"sweeper.service": service, "sweeper.timer": deployFile(t, "sweeper.timer")} {
+	for name, text := range map[string]string{"sweeper.service": service, "sweeper.timer": deployFile(t, "sweeper.timer"),
+		"sweeper-orphans.service": weekly, "sweeper-orphans.timer": deployFile(t, "sweeper-orphans.timer")} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	stdout, stderr, status := output(t, exec.CommandContext(t.Context(), analyze, "verify", "--man=no",
-		filepath.Join(dir, "sweeper.service"), filepath.Join(dir, "sweeper.timer")))
+		filepath.Join(dir, "sweeper.service"), filepath.Join(dir, "sweeper.timer"),
+		filepath.Join(dir, "sweeper-orphans.service"), filepath.Join(dir, "sweeper-orphans.timer")))
 	if strings.Contains(stdout+stderr, "sweeper") || status != 0 {
 		t.Errorf("status %d, %s%s", status, stdout, stderr)
 	}
@@ -108,16 +142,29 @@ func TestSystemdUnits(t *testing.T) {
 	if status != 0 {
 		t.Errorf("status %d, %s%s", status, stdout, stderr)
 	}
-	if _, stderr, status := output(t, exec.CommandContext(t.Context(), analyze, "calendar",
-		find(t, deployFile(t, "sweeper.timer"), `(?m)^OnCalendar=(.+)$`))); status != 0 {
-		t.Error(stderr)
+	for _, timer := range []string{"sweeper.timer", "sweeper-orphans.timer"} {
+		if _, stderr, status := output(t, exec.CommandContext(t.Context(), analyze, "calendar",
+			find(t, deployFile(t, timer), `(?m)^OnCalendar=(.+)$`))); status != 0 {
+			t.Error(stderr)
+		}
 	}
 }
 
-func TestCronJob(t *testing.T) {
+func TestCronJobs(t *testing.T) {
 	t.Parallel()
+	jobs := strings.Split(deployFile(t, "cronjob.yaml"), "\n---\n")
+	if len(jobs) != 2 {
+		t.Errorf("%d jobs", len(jobs))
+	}
+	for _, job := range jobs {
+		checkCronJob(t, job)
+	}
+}
+
+func checkCronJob(t *testing.T, text string) {
+	t.Helper()
 	var job batchv1.CronJob
-	if err := yaml.UnmarshalStrict([]byte(deployFile(t, "cronjob.yaml")), &job); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(text), &job); err != nil {
 		t.Fatal(err)
 	}
 	pod := job.Spec.JobTemplate.Spec.Template.Spec

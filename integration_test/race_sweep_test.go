@@ -8,21 +8,22 @@ import (
 	"time"
 
 	"github.com/scspg/scspg/cleanup"
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
 func TestSweepsOverlapBesideTraffic(t *testing.T) {
 	t.Parallel()
 	const expired, clients = 200_000, 16
-	pool := migrated(t, maxConns(clients))
+	pool := migrated(t, pgtest.MaxConns(clients))
 	insertSessions(t, pool, 0, expired, "-3 days", "")
-	a := newApp(t, pool, pgstore.Config{UserLimit: 3, TouchAfter: time.Nanosecond}, true)
+	store := newStore(t, pool, pgstore.Config{UserLimit: 3, TouchAfter: time.Nanosecond})
 
 	var swept atomic.Int64
 	done := make(chan struct{})
 	var sweeps, traffic sync.WaitGroup
 	for range 2 {
-		own := newPool(t, schemaOf(t, pool), maxConns(1))
+		own := pgtest.PoolIn(t, schemaOf(t, pool), pgtest.MaxConns(1))
 		sweeps.Go(func() {
 			r, err := cleanup.Sweep(t.Context(), own, cleanup.Options{})
 			if err != nil {
@@ -33,9 +34,9 @@ func TestSweepsOverlapBesideTraffic(t *testing.T) {
 	}
 	for n := range clients {
 		traffic.Go(func() {
-			b := a.browser(t)
+			d := newDevice(t, store)
 			user := fmt.Sprint("live", n)
-			b.must("/login", "user", user)
+			d.signIn(user)
 			for i := 0; ; i++ {
 				select {
 				case <-done:
@@ -44,14 +45,14 @@ func TestSweepsOverlapBesideTraffic(t *testing.T) {
 				}
 				switch i % 10 {
 				case 3:
-					b.must("/put", "key", "k", "value", fmt.Sprint(i))
+					d.put("k", fmt.Sprint(i))
 				case 6:
-					b.must("/renew")
+					d.must(d.sm.RenewToken)
 				case 9:
-					b.must("/logout")
-					b.must("/login", "user", user)
+					d.must(d.sm.Destroy)
+					d.signIn(user)
 				}
-				if got := b.user(); got != user {
+				if got := d.user(); got != user {
 					t.Errorf("%s is signed in as %q", user, got)
 					return
 				}
@@ -64,10 +65,10 @@ func TestSweepsOverlapBesideTraffic(t *testing.T) {
 	if swept.Load() != expired {
 		t.Errorf("%d sessions were swept", swept.Load())
 	}
-	if n := query[int](t, pool, `SELECT count(*) FROM scs_user_sessions WHERE user_id LIKE 'user%'`); n != 0 {
+	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_user_sessions WHERE user_id LIKE 'user%'`); n != 0 {
 		t.Errorf("%d user rows are left", n)
 	}
-	if n := query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE end_reason IS NULL AND expiry > now() AND user_id IS NOT NULL`); n != clients {
+	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE end_reason IS NULL AND expiry > now() AND user_id IS NOT NULL`); n != clients {
 		t.Errorf("%d users are signed in", n)
 	}
 }

@@ -68,6 +68,8 @@ func TestSweeperSweeps(t *testing.T) {
 	type summary struct {
 		Rows, Expired, Revoked, Left, Batches int64
 		UserRows                              int64 `json:"user_rows"`
+		OrphanUserRows                        int64 `json:"orphan_user_rows"`
+		OrphanUsers                           int64 `json:"orphan_users"`
 		OutOfBudget                           bool  `json:"out_of_budget"`
 		DryRun                                bool  `json:"dry_run"`
 		Due                                   []struct {
@@ -119,6 +121,16 @@ func TestSweeperSweeps(t *testing.T) {
 	if sessions, userRows := left(t, pool); sessions != 500 || userRows != 375 {
 		t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
 	}
+	leaveOrphans(t, pool)
+	if s := run(0, "-orphans", "-dry-run"); s.OrphanUserRows != 1 {
+		t.Errorf("a dry run for orphans: %+v", s)
+	}
+	if s := run(3, "-orphans", "-max-rows", "1"); s.OrphanUserRows != 1 || s.OrphanUsers != 0 || s.Left != 0 {
+		t.Errorf("a budget for orphans: %+v", s)
+	}
+	if s := run(0, "-orphans"); s.OrphanUserRows != 0 || s.OrphanUsers != 1 {
+		t.Errorf("orphans: %+v", s)
+	}
 	metrics := filepath.Join(t.TempDir(), "m.prom")
 	stdout, stderr, status = output(t, sweeperCommand(t, pool, "-grace", "1h", "-quiet", "-metrics-file", metrics))
 	if status != 0 || stdout != "" || stderr != "" {
@@ -153,7 +165,7 @@ func TestSweeperErrorsAreOneLine(t *testing.T) {
 		"wrong port":       {[]string{"DATABASE_URL=postgres://app:s3cret@127.0.0.1:1/db"}, nil, 1, "connection refused"},
 		"from PG*":         {[]string{"PGHOST=127.0.0.1", "PGPORT=1", "PGUSER=u", "PGPASSWORD=s3cret"}, nil, 1, "connection refused"},
 		"malformed":        {nil, []string{"-dsn", "postgres://app:s3cret@127.0.0.1:port/db"}, 1, "malformed"},
-		"not migrated":     {[]string{"DATABASE_URL=" + dsnOf(t, newSchema(t))}, nil, 1, "goose -dir migrations"},
+		"not migrated":     {[]string{"DATABASE_URL=" + dsnOf(t, pgtest.Schema(t))}, nil, 1, "goose -dir migrations"},
 		"read-only":        {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool)) + "&default_transaction_read_only=on"}, nil, 1, "read-only"},
 		"no such schema":   {[]string{"DATABASE_URL=" + pgtest.DSN(t)}, []string{"-schema", "absent"}, 1, "goose -dir migrations"},
 		"unknown flag":     {nil, []string{"-purge"}, 2, "-purge"},
@@ -185,7 +197,7 @@ func TestSweeperFinishesItsBatchOnSIGTERM(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a batch is done", func() bool { n, _ := left(t, pool); return n < 1000 })
+	pgtest.Eventually(t, "a batch is done", func() bool { n, _ := left(t, pool); return n < 1000 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -215,8 +227,8 @@ func TestASecondSignalEndsTheSweeperAtOnce(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the sweep waits for us", func() bool {
-		return query[bool](t, pool, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND $1::int = ANY(pg_blocking_pids(pid)))`,
+	pgtest.Eventually(t, "the sweep waits for us", func() bool {
+		return pgtest.Query[bool](t, pool, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND $1::int = ANY(pg_blocking_pids(pid)))`,
 			tx.Conn().PgConn().PID())
 	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -224,7 +236,7 @@ func TestASecondSignalEndsTheSweeperAtOnce(t *testing.T) {
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
-	eventually(t, "it has ended", func() bool {
+	pgtest.Eventually(t, "it has ended", func() bool {
 		select {
 		case <-ended:
 			return true
@@ -242,7 +254,7 @@ func TestASecondSignalEndsTheSweeperAtOnce(t *testing.T) {
 func TestSweeperWaitsForItsDatabase(t *testing.T) {
 	t.Parallel()
 	srv := pgtest.OwnServer(t)
-	pool := newPoolOn(t, srv.DSN, "")
+	pool := pgtest.PoolOn(t, srv.DSN, "")
 	migrate(t, pool)
 	insertSessions(t, pool, 0, 10, "-3 days", "")
 	if err := srv.Kill(); err != nil {
@@ -255,12 +267,12 @@ func TestSweeperWaitsForItsDatabase(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it has tried", func() bool { return strings.Count(stderr.String(), "failed to connect") > 1 })
+	pgtest.Eventually(t, "it has tried", func() bool { return strings.Count(stderr.String(), "failed to connect") > 1 })
 	if err := srv.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	pool.Reset()
-	eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
+	pgtest.Eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +286,7 @@ func TestSweeperReportsWhatExpiredLongAgo(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t)
 	insertSessions(t, pool, 0, 10, "-3 days", "")
-	mustExec(t, pool, `UPDATE scs_sessions SET expiry = '-infinity'`)
+	pgtest.Exec(t, pool, `UPDATE scs_sessions SET expiry = '-infinity'`)
 	stdout, stderr, status := output(t, sweeperCommand(t, pool, "-dry-run"))
 	if status != 0 || !strings.Contains(stdout, "long ago") || stderr != "" {
 		t.Errorf("status %d, %s, %s", status, stdout, stderr)
@@ -311,12 +323,12 @@ func TestSweeperKeepsSweeping(t *testing.T) {
 	printed.Go(func() { _, _ = io.Copy(io.Discard, stdout) })
 	for i := range 3 {
 		insertSessions(t, pool, i*100, 10, "-3 days", "")
-		eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
+		pgtest.Eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
 	}
 	// A server that goes away is tried again.
-	mustExec(t, pool, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, schemaOf(t, pool))
+	pgtest.Exec(t, pool, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, schemaOf(t, pool))
 	insertSessions(t, pool, 1000, 10, "-3 days", "")
-	eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
+	pgtest.Eventually(t, "they are swept", func() bool { n, _ := left(t, pool); return n == 0 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +359,7 @@ func TestSweeperMayBeKilledAtAnyMoment(t *testing.T) {
 		}
 		ended := make(chan struct{})
 		go func() { _ = cmd.Wait(); close(ended) }()
-		eventually(t, "it has begun", func() bool {
+		pgtest.Eventually(t, "it has begun", func() bool {
 			n, _ := left(t, pool)
 			select {
 			case <-ended:
@@ -363,7 +375,7 @@ func TestSweeperMayBeKilledAtAnyMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-ended
-		if n := query[int](t, pool, orphans); n != 0 {
+		if n := pgtest.Query[int](t, pool, orphans); n != 0 {
 			t.Fatalf("%d rows without the other", n)
 		}
 		n, _ := left(t, pool)
@@ -379,7 +391,7 @@ func TestSweeperMayBeKilledAtAnyMoment(t *testing.T) {
 	if status != 0 || !strings.Contains(stdout, fmt.Sprintf(`{"rows":%d,`, last-live)) {
 		t.Errorf("status %d, %s, %s", status, stdout, stderr)
 	}
-	if n, _ := left(t, pool); n != live || query[int](t, pool, orphans) != 0 {
+	if n, _ := left(t, pool); n != live || pgtest.Query[int](t, pool, orphans) != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
 }

@@ -3,6 +3,7 @@ package migrations_test
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"time"
@@ -38,4 +39,14 @@ func ExampleStatus() {
 	for _, m := range list {
 		fmt.Println(m.Version, m.Name, m.Applied)
 	}
+}
+
+// The files, for a goose.Provider of your own: give it VersionTable as well.
+func ExampleFS() {
+	files, err := fs.Glob(migrations.FS, "*.sql")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(files[0], "recorded in", migrations.VersionTable)
+	// Output: 00001_create_sessions.sql recorded in scspg_goose_db_version
 }

@@ -47,7 +47,7 @@ type Option func(*options)
 type options struct{ schema string }
 
 // Schema names the schema of the tables, to be used with pgstore's Config.Schema.
-// The name is quoted, so case matters. Up creates the schema where it is missing, for
+// The name is quoted, so case matters. If the schema is missing, Up creates it, for
 // which the role needs CREATE on the database. Default: the first schema of the
 // search_path.
 func Schema(name string) Option { return func(o *options) { o.schema = name } }
@@ -61,8 +61,8 @@ type Migration struct {
 }
 
 // Up applies the migrations that are missing, oldest first, each in a transaction of
-// its own: one that fails leaves no trace, those before it stay. Where nothing is
-// missing it costs two small queries and takes no lock.
+// its own: one that fails leaves no trace, those before it stay. If nothing is missing,
+// it runs two small queries and takes no lock.
 //
 // Any number of processes may call it at once: one of them migrates, holding a
 // transaction-level advisory lock, and the others wait without keeping a connection.
@@ -70,7 +70,7 @@ type Migration struct {
 // connection of pool and opens one besides, so a pooler must have two server
 // connections to give.
 //
-// The role needs USAGE and CREATE on the schema, or, where nothing is missing, SELECT
+// The role needs USAGE and CREATE on the schema or, if nothing is missing, SELECT
 // on [VersionTable].
 func Up(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	m := newMigrator(pool, opts)
@@ -78,14 +78,14 @@ func Up(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 }
 
 // Down rolls back the migration that was applied last. Rolling back the first one
-// drops the tables, with every session in them. It returns [ErrNoneApplied] where
+// drops the tables, with every session in them. It returns [ErrNoneApplied] if
 // none is applied. Like [Up], it waits for other processes that migrate.
 func Down(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	m := newMigrator(pool, opts)
 	return m.explain("down", m.down(ctx))
 }
 
-// Version returns the highest version that is applied, 0 where none is. It changes
+// Version returns the highest version that is applied, 0 if none is. It changes
 // nothing.
 func Version(ctx context.Context, pool *pgxpool.Pool, opts ...Option) (int64, error) {
 	m := newMigrator(pool, opts)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,8 @@ type app struct {
 
 	// held requests announce themselves, and go on when they are told to.
 	arrived, proceed chan struct{}
+
+	scripts sync.Map // those of script_test.go, by id
 }
 
 const userKey = "userID"
@@ -164,12 +167,27 @@ func (a *app) routes() {
 		if err := step(r.FormValue("after")); err != nil {
 			return err
 		}
-		// Headers are written after the commit, which WriteHeader brings about.
-		w.WriteHeader(http.StatusOK)
-		st := a.store.StatusOf(r.Context())
-		_, err := fmt.Fprintf(w, "state=%s reason=%s", st.State, st.EndReason)
-		return err
+		return a.answer(w, r)
 	})
+	handle("/script", func(w http.ResponseWriter, r *http.Request) error {
+		found, _ := a.scripts.Load(r.FormValue("id"))
+		s := found.(*script)
+		for _, step := range s.steps {
+			if err := step(s, r); err != nil {
+				return err
+			}
+		}
+		return a.answer(w, r)
+	})
+}
+
+// answer says what has become of the session. Headers are written after the commit, which
+// WriteHeader brings about.
+func (a *app) answer(w http.ResponseWriter, r *http.Request) error {
+	w.WriteHeader(http.StatusOK)
+	st := a.store.StatusOf(r.Context())
+	_, err := fmt.Fprintf(w, "state=%s reason=%s", st.State, st.EndReason)
+	return err
 }
 
 // browser is a client with a cookie jar.
@@ -186,6 +204,9 @@ func (a *app) browser(t testing.TB) *browser {
 	}
 	b := &browser{t: t, app: a, Client: http.Client{Jar: jar, Timeout: time.Minute}}
 	b.Transport = &http.Transport{}
+	if a.TLS != nil {
+		b.Transport = a.Server.Client().Transport
+	}
 	t.Cleanup(b.CloseIdleConnections)
 	return b
 }
@@ -197,17 +218,31 @@ func (b *browser) get(path string, form ...string) (int, string) {
 	for i := 0; i+1 < len(form); i += 2 {
 		values.Set(form[i], form[i+1])
 	}
-	resp, err := b.Get(b.app.URL + path + "?" + values.Encode())
+	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, b.app.URL+path+"?"+values.Encode(), nil)
 	if err != nil {
 		b.t.Error(err)
 		return 0, ""
 	}
+	status, body, _ := b.send(req)
+	return status, body
+}
+
+// send returns status, body, and the token of the cookie that the answer sets, if it does.
+func (b *browser) send(req *http.Request) (status int, body, token string) {
+	resp, err := b.Do(req)
+	if err != nil {
+		b.t.Error(err)
+		return 0, "", ""
+	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	read, err := io.ReadAll(resp.Body)
 	if err != nil {
 		b.t.Error(err)
 	}
-	return resp.StatusCode, strings.TrimSpace(string(body))
+	for _, c := range resp.Cookies() {
+		token = c.Value
+	}
+	return resp.StatusCode, strings.TrimSpace(string(read)), token
 }
 
 // must is get that has to answer 200.

@@ -19,9 +19,12 @@ import (
 // and, if that is a whole number of minutes, its zone offset, but not the name of its
 // location. Any other value goes through encoding/gob, and its type must be registered
 // with gob.Register. A process that has not registered the type carries the value
-// through unchanged; there, scs's typed getters return their zero value.
+// through unchanged; there, scs's typed getters return their zero value, and an assertion
+// such as sm.Get(ctx, key).(T) panics, unless it asks for ok.
 //
-// Codec also decodes what scs.GobCodec has written. Data that is neither its own nor
+// Codec also decodes what scs.GobCodec has written, but not the other way round: an app
+// that goes back to scs's codec cannot read the sessions that were stored meanwhile, and
+// answers them with errors until their rows are gone. Data that is neither Codec's own nor
 // gob decodes to an empty session past its deadline, and an error is logged to
 // slog.Default(): a damaged row costs its user one sign-in, not an error at every
 // request.

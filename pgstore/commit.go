@@ -67,8 +67,9 @@ func (s *Store) Commit(token string, data []byte, expiry time.Time) error {
 //
 // Under Track, data that equals what the request loaded is not written; if another
 // request has written the session since it was loaded, the changes of both are merged
-// key by key; and a new token continues the session that the same request deleted, if
-// there is one.
+// key by key; and a new token continues the session that the same request has renewed, if
+// there is one. If a handler takes longer than the idle timeout, its session has timed out
+// when it is committed, unless another request has extended it.
 func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry time.Time) error {
 	req := s.requestOf(ctx)
 	if req == nil {
@@ -164,6 +165,11 @@ func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive
 	}
 	if facts.Session == nil || known.User != w.User {
 		facts.Left, facts.HadOver = req.Left(), req.HadOver(w.User)
+		for _, s := range req.Renewing() { // or signing in on
+			if w.signIn && (s.User == "" || s.User == w.User) {
+				facts.Left = append(facts.Left, s)
+			}
+		}
 	}
 	way := facts.Way()
 	switch way {

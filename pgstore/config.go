@@ -31,9 +31,9 @@ const (
 	EvictOldest LimitPolicy = iota
 	// EvictLeastRecent ends the session with the earliest LastSeenAt.
 	EvictLeastRecent
-	// Reject refuses the sign-in with ErrUserLimit. A renewal is never refused: if
-	// another sign-in has taken its place meanwhile, the user's newest other session is
-	// ended instead.
+	// Reject refuses the sign-in with ErrUserLimit. Under Track a renewal is never
+	// refused: if another sign-in has taken its place meanwhile, the user's newest other
+	// session is ended instead.
 	Reject
 )
 
@@ -77,15 +77,15 @@ type Config struct {
 
 	// ClientIP returns the client's address for the user's session list. It is called at
 	// sign-ins and renewals under Track, before any lock or connection is taken, and
-	// must be safe for concurrent use. The zero netip.Addr means unknown. Behind a proxy, read the one header that your proxy
-	// sets and overwrites: clients can forge every other. Default (nil): the address in
-	// the request's RemoteAddr.
+	// must be safe for concurrent use. The zero netip.Addr means unknown. Behind a proxy,
+	// read the one header that your proxy sets and overwrites: clients can forge every
+	// other. Default (nil): the address in the request's RemoteAddr.
 	ClientIP func(*http.Request) netip.Addr
 
 	// Logger receives what cannot be returned as an error: unreadable rows, a misplaced
-	// Track, signs of a mistyped UserKey, a touch that failed after the request. Tokens, session data and DSNs are
-	// never logged. Default (nil): slog.Default(), as of the call of New. Codec, which
-	// has no configuration, logs to slog.Default().
+	// Track, signs of a mistyped UserKey, a touch that failed after the request. Tokens,
+	// session data and DSNs are never logged. Default (nil): slog.Default(), as of the call
+	// of New. Codec, which has no configuration, logs to slog.Default().
 	Logger *slog.Logger
 }
 

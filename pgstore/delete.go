@@ -24,7 +24,7 @@ const (
 	Revoked EndReason = row.Revoked
 	// Evicted: a later sign-in of the same user needed its place under the limit.
 	Evicted EndReason = row.Evicted
-	// Renewed: the session continues under a new token.
+	// Renewed: the session continues under a new token. (Without Track: SignedOut.)
 	Renewed EndReason = row.Renewed
 )
 
@@ -36,9 +36,10 @@ func (s *Store) Delete(token string) error { return s.DeleteCtx(context.Backgrou
 // flight can bring the session back. Deleting a token that names no live session is
 // not an error.
 //
-// Under Track, RenewToken and MergeSession, which call it too, end the session as Renewed,
-// and the commit that follows continues it; and a sign-out also ends what renewals by other
-// requests have made of the session. Without Track each call is a sign-out.
+// Under Track, RenewToken and MergeSession, which call it too, end the session as Renewed;
+// its row keeps the data until the commit that follows continues it. And a sign-out also
+// ends what renewals by other requests have made of the session. Without Track each call is
+// a sign-out.
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	id, _, standIn := idOf(token)
 	req := s.requestOf(ctx)
@@ -54,8 +55,10 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	sessions := []request.Session{{ID: id}}
 	if known, ok := req.Session(id); ok && known.Phase != request.Absent {
 		sessions[0] = known
-	} else { // a token that RenewToken has drawn and nobody has stored: what it stands for ends
-		sessions = append(sessions, req.Left()...)
+	} else {
+		// A token that RenewToken has drawn and nobody has stored, or none, because another
+		// request is renewing it: what it stands for ends.
+		sessions = append(append(sessions, req.Left()...), req.Renewing()...)
 	}
 	for _, known := range sessions {
 		left, replaced, err := s.signOut(ctx, known)
@@ -71,14 +74,14 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 // the answer is.
 func (s *Store) renew(ctx context.Context, req *tracked, id pgtype.UUID) error {
 	var left row.Row
-	var at time.Time
+	var clock row.Clock
 	var renewed int
 	began, attempts := time.Now(), 0
 	err := s.do(ctx, "renew session", func(ctx context.Context) error {
 		b := s.db.Batch()
 		b.TimeOut([]pgtype.UUID{id}, "", time.Time{})
 		b.Renew(id, &renewed)
-		b.Clock(&at)
+		b.Clock(&clock)
 		b.Find(id, &left)
 		attempts++
 		return s.db.Send(ctx, b)
@@ -87,10 +90,10 @@ func (s *Store) renew(ctx context.Context, req *tracked, id pgtype.UUID) error {
 		return err
 	}
 	if attempts > 1 { // it may have been done by the first one, and a fence set since
-		at = at.Add(-time.Since(began))
+		clock.Read = clock.Earliest(began)
 	}
 	s.stat.ended.Add(int64(renewed))
-	req.Renewed(id, left, at)
+	req.Renewed(id, left, clock.Read)
 	return nil
 }
 

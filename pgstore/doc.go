@@ -13,18 +13,19 @@
 //
 // # With and without Track
 //
-// Without Track the store still enforces limits, lists exactly, stores durably and
-// keeps ended sessions ended. A token renewed within a request keeps its age and its
-// place in the limit. Both rest, where a request renews its token, on the contexts of
-// net/http's server, by which requests are told apart: behind other servers, such as
-// FastCGI or a serverless adapter, use Track, and also where an HTTP/2 proxy mixes the
-// requests of many clients on its connections. Track tells the store which calls belong to one
-// request. That adds:
+// Without Track the store enforces limits, lists exactly, stores durably and keeps ended
+// sessions ended. But each call stands for itself, so a renewal is a sign-out and a
+// sign-in, as with every other scs store: the session gets a new age and a new place in the
+// limit, and a revocation that comes in between does not stop it. Track tells the store
+// which calls belong to one request. That adds:
 //
 //   - a request that changed nothing writes nothing,
 //   - requests that overlap on one session are merged key by key,
+//   - a renewed session keeps its age, its place in the limit, and what other requests wrote
+//     meanwhile; if it is signed out or revoked meanwhile, it stays so,
 //   - a sign-in that began before [Store.RevokeAll] or [Store.RevokeOthers] does not
 //     survive it,
+//   - an answer that comes late does not put an old cookie back,
 //   - [Store.StatusOf] can say why a session ended,
 //   - an ended session stays ended even after its row has been swept.
 //
@@ -32,8 +33,9 @@
 //
 // To touch a session is to move its expiry and last-seen time forward without
 // writing its data. A tombstone is the row of an ended session; it stays until the
-// sweeper deletes it. A renewal gives a session a new token (RenewToken). A fence is
-// the instant up to which a user's sign-ins are void; RevokeAll and RevokeOthers
+// sweeper deletes it. A renewal gives a session a new token (RenewToken); once the session
+// is stored under that, the old row holds a link to the new one in place of its data. A
+// fence is the instant up to which a user's sign-ins are void; RevokeAll and RevokeOthers
 // move it.
 //
 // # Time

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"time"
@@ -130,6 +131,47 @@ func ExampleNoTouch() {
 		pgstore.NoTouch(r.Context()) // marks the request, which runs under Track
 		fmt.Fprintln(w, "[]")
 	})
+}
+
+// What is stored of a session comes back with its Go types.
+func ExampleCodec() {
+	codec := pgstore.Codec{UserKey: "userID"}
+	deadline := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	stored, err := codec.Encode(deadline, map[string]any{"userID": 42, "seen": 90 * time.Second})
+	if err != nil {
+		log.Fatal(err)
+	}
+	until, values, err := codec.Decode(stored)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("until", until)
+	fmt.Printf("%T %v, %T %v\n", values["userID"], values["userID"], values["seen"], values["seen"])
+	// Output:
+	// until 2026-01-31 12:00:00 +0000 UTC
+	// int 42, time.Duration 1m30s
+}
+
+// A session's id may be logged: it does not lead to the token.
+func ExampleIDOf() {
+	fmt.Println(pgstore.IDOf("kGz6-JCTTvKGTQTRxvw_CzIuMeVhhFSWlUKGLj3Oyw4"))
+	// Output: e681609f-d0f9-2a6d-b087-3b440cdedb3f
+}
+
+// Behind a proxy that overwrites X-Real-IP with its client's address.
+func ExampleConfig() {
+	cfg := pgstore.Config{
+		UserLimit:   5,
+		LimitPolicy: pgstore.EvictLeastRecent,
+		ClientIP: func(r *http.Request) netip.Addr {
+			ip, _ := netip.ParseAddr(r.Header.Get("X-Real-IP")) // the zero Addr is unknown
+			return ip
+		},
+	}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("X-Real-IP", "192.0.2.1")
+	fmt.Println(cfg.ClientIP(r))
+	// Output: 192.0.2.1
 }
 
 // Signing out one device from a list of them.

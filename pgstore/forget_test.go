@@ -1,6 +1,7 @@
 package pgstore_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -85,5 +86,70 @@ func TestForgetLeavesNothingOfTheUser(t *testing.T) {
 	}
 	if got := b.must("/me"); !strings.Contains(got, "state=ended reason=revoked") {
 		t.Errorf("its session: %s", got)
+	}
+}
+
+// While a session is being renewed, another sign-in reads the user's index, and the
+// account is deleted. The renewal must not leave a session of it.
+func TestForgetStopsAPendingRenewal(t *testing.T) {
+	t.Parallel()
+	forget := func(t *testing.T, a *app) {
+		if _, err := a.store.Forget(t.Context(), "alice"); err != nil {
+			t.Error(err)
+		}
+	}
+	own := func(a *app) action {
+		return func(_ *script, r *http.Request) error {
+			_, err := a.store.Forget(r.Context(), "alice")
+			return err
+		}
+	}
+	for name, run := range map[string]func(t *testing.T, a *app, browser *browser) (token string){
+		"renewed before": func(t *testing.T, a *app, browser *browser) string {
+			s := browser.start(renew, wait)
+			a.browser(t).do(signIn("alice"))
+			forget(t, a)
+			return s.finish()
+		},
+		"renewed before, no other sign-in": func(t *testing.T, a *app, browser *browser) string {
+			s := browser.start(renew, wait)
+			forget(t, a)
+			return s.finish()
+		},
+		"renewed after": func(t *testing.T, a *app, browser *browser) string {
+			s := browser.start(wait, renew)
+			a.browser(t).do(signIn("alice"))
+			forget(t, a)
+			return s.finish()
+		},
+		"renewed before, by two": func(t *testing.T, a *app, browser *browser) string {
+			late, s := browser.start(wait, renew), browser.start(renew, wait)
+			late.finish()
+			a.browser(t).do(signIn("alice"))
+			forget(t, a)
+			return s.finish()
+		},
+		"by the request itself": func(t *testing.T, a *app, browser *browser) string {
+			s := browser.start(renew, wait, own(a))
+			a.browser(t).do(signIn("alice"))
+			return s.finish()
+		},
+		"by the request itself, before it renews": func(t *testing.T, a *app, browser *browser) string {
+			return browser.do(own(a), renew)
+		},
+	} {
+		for _, limit := range []int{0, 1, 3} {
+			t.Run(fmt.Sprintf("%s, limit %d", name, limit), func(t *testing.T) {
+				t.Parallel()
+				a := newApp(t, migrated(t), pgstore.Config{UserLimit: limit})
+				browser := a.signedIn(t, "alice")
+				browser.do(put("address"))
+				a.expect(t, "the renewal's", run(t, a, browser), "nothing")
+				a.expectLive(t, "alice", 0)
+				if n := pgtest.Query[int](t, a.pool, `SELECT count(*) FROM scs_sessions WHERE length(data) > 17`); n != 0 {
+					t.Errorf("%d rows hold more than a link", n)
+				}
+			})
+		}
 	}
 }

@@ -24,15 +24,15 @@ type lostWrite struct {
 	keys  string                          // as it then holds them
 }
 
-// put is a handler's put, in a request that began before what follows.
-func put(_ *app, b *browser) func() (int, string) { return b.hold("after", "put") }
+// heldPut is a handler's heldPut, in a request that began before what follows.
+func heldPut(_ *app, b *browser) func() (int, string) { return b.hold("after", "put") }
 
 func lostWrites() map[string]lostWrite {
 	own := func(_ *app, b *browser) string { return b.token() }
 	return map[string]lostWrite{
-		"write": {"SET data = $2", put, own, 1, "cart,held,userID"},
+		"write": {"SET data = $2", heldPut, own, 1, "cart,held,userID"},
 		"merge": {"COMMIT\x00", func(a *app, b *browser) func() (int, string) {
-			finish := put(a, b)
+			finish := heldPut(a, b)
 			// A write of somebody else, so that this one has to be merged.
 			b.must("/put", "key", "theirs", "value", "yes")
 			return finish

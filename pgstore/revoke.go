@@ -41,8 +41,10 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 // RevokeAll ends every session of the user, including the one that the calling
 // request came with, and returns how many were alive. Under Track it is also a fence:
 // a sign-in of this user whose request began before RevokeAll and commits after it
-// does not survive. The calling request itself may sign the user in again. An empty
-// userID is an error.
+// does not survive. The calling request itself may sign the user in again. What counts is
+// the request that signs the user in: if a sign-in takes two, for a password and then a
+// code, the second has to check that the password is still the same. An empty userID is an
+// error.
 func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
 	return s.revokeUser(ctx, &revocation{op: "revoke all sessions", user: userID})
 }
@@ -52,7 +54,9 @@ func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
 // but renewals of the kept session pass it. keepToken must be the token of a live
 // session of this user, or, under Track, the one that the calling request has just
 // got by RenewToken (which the store cannot know yet, and so does not check). Otherwise
-// RevokeOthers returns ErrNotLive and revokes nothing. With
+// RevokeOthers returns ErrNotLive and revokes nothing. So an app that raises the privileges
+// of a session, for instance after a second factor, calls RenewToken and then RevokeOthers:
+// no request that began before gets them. With
 // SessionManager.HashTokenInStore no token is known: it always returns ErrNotLive.
 // An empty userID is an error.
 func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int, error) {
@@ -121,7 +125,11 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 	if req != nil && !r.fence.IsZero() {
 		req.Fenced(r.user, r.fence)
 	}
-	if req != nil && (err == nil || !r.fence.IsZero()) {
+	switch {
+	case req == nil || err != nil && r.fence.IsZero():
+	case r.forget:
+		req.Forgot(r.user)
+	default:
 		req.Revoked(r.user, func(known *request.Session) bool {
 			return known.ID != r.keep && !slices.Contains(r.renewing, known.ID)
 		})
@@ -137,22 +145,26 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 	}
 	defer leave()
 	return s.db.InTx(ctx, func(t *db.Tx) error {
-		var fence, clock time.Time
-		var kept row.Row
+		var fence time.Time
+		var clock row.Clock
+		spared := append([]pgtype.UUID{r.keep}, r.renewing...)
+		rows := make([]row.Row, len(spared))
+		kept := &rows[0]
 		var ids []pgtype.UUID
 		b := t.Begin()
 		b.LockUser(r.user, &fence)
 		// Read once the lock is held: sign-ins that came before are in the index, and
 		// those that come after meet the fence.
 		b.Clock(&clock)
-		if r.keep.Valid {
-			b.Lock(r.keep, &kept)
+		for i, id := range spared {
+			if id.Valid {
+				b.Lock(id, &rows[i])
+			}
 		}
 		b.UserIDs(r.user, r.after, r.fence, pageSize, &ids)
 		if err := t.Send(ctx, b); err != nil {
 			return err
 		}
-		spared := append([]pgtype.UUID{r.keep}, r.renewing...)
 		switch applied := !r.sent.IsZero() && !fence.Before(r.sent); {
 		case !r.fence.IsZero(), applied:
 			if r.fence.IsZero() { // an earlier attempt was: who has signed in since is not meant
@@ -163,18 +175,19 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 					return err
 				}
 			}
-			// What the kept session has become since is spared, too.
-			for link, ok := kept.Link(); ok && !link.SignIn; link, ok = kept.Link() {
+		case !r.keep.Valid, kept.Alive() && kept.User == r.user, !kept.Present && len(r.renewing) > 0:
+		default:
+			return ErrNotLive
+		}
+		for _, left := range rows { // what renewals have made of them is spared, too
+			for link, ok := left.Link(); ok && !link.SignIn; link, ok = left.Link() {
 				spared = append(spared, link.To)
 				b := t.Batch()
-				b.Lock(link.To, &kept)
+				b.Lock(link.To, &left)
 				if err := t.Send(ctx, b); err != nil {
 					return err
 				}
 			}
-		case !r.keep.Valid, kept.Alive() && kept.User == r.user, !kept.Present && len(r.renewing) > 0:
-		default:
-			return ErrNotLive
 		}
 		full, after := len(ids) == pageSize, pgtype.UUID{}
 		if full && !r.forget { // which takes them out of the index
@@ -184,7 +197,7 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 
 		var ended int
 		b = t.Batch()
-		b.TimeOut(ids, r.user, clock)
+		b.TimeOut(ids, r.user, clock.Read)
 		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user}, &ended)
 		// Second, so that a session that is renewed in between is caught.
 		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user, From: row.Renewed}, nil)
@@ -196,8 +209,8 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 				b.Forget(r.user)
 			}
 		case r.fence.IsZero():
-			r.sent = clock
-			b.Fence(r.user, clock, &fence)
+			r.sent = clock.Read
+			b.Fence(r.user, clock.Read, &fence)
 		}
 		if err := t.Commit(ctx, b); err != nil {
 			return err

@@ -177,3 +177,66 @@ func TestRevokeIsOfTheUsersOwnOnly(t *testing.T) {
 		t.Errorf("twice: %t, %v", ok, err)
 	}
 }
+
+// The id may have been renewed since the listing, once or more, or be about to be.
+func TestRevokeFollowsARenewedID(t *testing.T) {
+	t.Parallel()
+	for name, run := range map[string]func(browser *browser, revoke func()) (token string){
+		"renewed once": func(browser *browser, revoke func()) string { token := browser.do(renew); revoke(); return token },
+		"renewed twice": func(browser *browser, revoke func()) string {
+			browser.do(renew)
+			token := browser.do(renew)
+			revoke()
+			return token
+		},
+		"signed in again": func(browser *browser, revoke func()) string {
+			token := browser.do(signIn("alice"))
+			revoke()
+			return token
+		},
+		"being renewed": func(browser *browser, revoke func()) string {
+			s := browser.start(renew, wait)
+			revoke()
+			return s.finish()
+		},
+		"being renewed again": func(browser *browser, revoke func()) string {
+			browser.do(renew)
+			s := browser.start(renew, wait)
+			revoke()
+			return s.finish()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothProtocols(t, func(t *testing.T, newApp newAppFunc) {
+				a := newApp(t, migrated(t), pgstore.Config{})
+				browser := a.signedIn(t, "alice")
+				list, err := a.store.Sessions(t.Context(), "alice")
+				if err != nil || len(list) != 1 {
+					t.Fatal(list, err)
+				}
+				token := run(browser, func() {
+					if ok, err := a.store.Revoke(t.Context(), "alice", list[0].ID); !ok || err != nil {
+						t.Errorf("Revoke: %t, %v", ok, err)
+					}
+				})
+				a.expect(t, "the renewed token", token, "nothing")
+				a.expectLive(t, "alice", 0)
+			})
+		})
+	}
+}
+
+// It does not follow to another user's.
+func TestRevokeDoesNotFollowToAnotherUser(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
+	browser := a.signedIn(t, "alice")
+	id := pgstore.IDOf(browser.token())
+	token := browser.do(signIn("bob"))
+	for _, user := range []string{"alice", "bob", "carol"} {
+		if ok, err := a.store.Revoke(t.Context(), user, id); ok || err != nil {
+			t.Errorf("%s: %t, %v", user, ok, err)
+		}
+	}
+	a.expect(t, "bob's", token, "bob:")
+}

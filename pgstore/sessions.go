@@ -16,7 +16,8 @@ import (
 type Session struct {
 	ID     string // see IDOf
 	UserID string // "" while anonymous
-	// CreatedAt is when the user signed in; a renewal keeps it. Zero while anonymous.
+	// CreatedAt is when the user signed in; under Track a renewal keeps it. Zero while
+	// anonymous.
 	CreatedAt time.Time
 	// LastSeenAt is when the session was last written or touched. The last request may
 	// be up to Config.TouchAfter later.

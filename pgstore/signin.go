@@ -29,8 +29,9 @@ type aliveKey struct{}
 // SignIn returns ErrUserLimit if the user's limit refuses the sign-in, and ErrEnded
 // if RevokeAll or RevokeOthers has run for this user since the request began. After these
 // and any other later error nobody is signed in, not even the user who was before: the old
-// token is void and the key has been removed. LoadAndSave then commits what is left as an
-// anonymous session, so the handler is free to answer; call sm.Destroy to leave none behind.
+// token is void, the key has been removed, and if a user was signed in, so has all else.
+// LoadAndSave then commits what is left as an anonymous session, so the handler is free to
+// answer; call sm.Destroy to leave none behind.
 //
 // ctx must hold session data, as it does inside LoadAndSave or after sm.Load; without
 // it scs panics. sm must use this Store and a Codec with a UserKey.
@@ -52,29 +53,30 @@ func (s *Store) SignIn(ctx context.Context, sm *scs.SessionManager, userID any) 
 	if _, err := sm.Codec.Encode(time.Now(), map[string]any{key: userID}); err != nil {
 		return err
 	}
-	if err := sm.RenewToken(ctx); err != nil {
-		sm.Remove(ctx, key)
-		return err
+	err = sm.RenewToken(ctx)
+	owned := s.ofAnother(ctx, sm, key, "")
+	if err == nil && s.ofAnother(ctx, sm, key, id) {
+		err = sm.Clear(ctx)
 	}
-	if s.ofAnother(ctx, sm, key, id) {
-		if err := sm.Clear(ctx); err != nil {
-			return err
-		}
-	}
-	sm.Put(ctx, key, userID)
 	alive := false
-	_, _, err = sm.Commit(context.WithValue(ctx, aliveKey{}, &alive))
+	if err == nil {
+		sm.Put(ctx, key, userID)
+		_, _, err = sm.Commit(context.WithValue(ctx, aliveKey{}, &alive))
+	}
 	if err == nil && !alive {
 		err = ErrEnded
 	}
 	if err != nil {
 		sm.Remove(ctx, key)
+		if owned { // what is left would become nobody's, and then the next user's
+			_ = sm.Clear(ctx)
+		}
 	}
 	return err
 }
 
 // ofAnother reports whether the session of ctx is, or was when the request loaded it, that of
-// another user than id.
+// another user than id, which may be "".
 func (s *Store) ofAnother(ctx context.Context, sm *scs.SessionManager, key, id string) bool {
 	is := func(user string) bool { return user != "" && user != id }
 	if req := s.requestOf(ctx); req != nil {

@@ -1,6 +1,7 @@
 package pgstore_test
 
 import (
+	"context"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alexedwards/scs/v2"
+	"github.com/alexedwards/scs/v2/memstore"
 
 	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
@@ -208,4 +212,97 @@ func requestsOfOneConnectionAreToldApart(t *testing.T, newApp newAppFunc) {
 	if err != nil || len(list) != 1 || time.Since(list[0].CreatedAt) > time.Hour {
 		t.Errorf("%+v, %v", list, err)
 	}
+}
+
+// The client has gone, or http.TimeoutHandler has answered in the handler's place.
+func TestSignInUnderAnEndedContextChangesNothing(t *testing.T) {
+	t.Parallel()
+	bothWays(t, func(t *testing.T, newApp newAppFunc) {
+		for name, end := range map[string]func(context.Context) (context.Context, context.CancelFunc, error){
+			"cancelled": func(ctx context.Context) (context.Context, context.CancelFunc, error) {
+				ctx, cancel := context.WithCancel(ctx)
+				cancel()
+				return ctx, cancel, context.Canceled
+			},
+			"past its deadline": func(ctx context.Context) (context.Context, context.CancelFunc, error) {
+				ctx, cancel := context.WithTimeout(ctx, 0)
+				return ctx, cancel, context.DeadlineExceeded
+			},
+		} {
+			a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1})
+			device, b := a.signedIn(t, "alice"), a.browser(t)
+			b.do(put("cart"))
+			token := b.token()
+			b.do(func(_ *script, r *http.Request) error {
+				ctx, cancel, want := end(r.Context())
+				defer cancel()
+				if err := a.store.SignIn(ctx, a.sm, "alice"); !errors.Is(err, want) {
+					t.Errorf("%s: %v", name, err)
+				}
+				return nil
+			})
+			a.expect(t, "the device's", device.token(), "alice:")
+			a.expect(t, "the browser's", token, "nobody: cart")
+			if st := a.store.Stat(); st.Evictions != 0 || st.SignIns != 1 {
+				t.Errorf("%+v", st)
+			}
+		}
+	})
+}
+
+func TestSignInAfterTheTimeoutHandlerHasAnsweredEvictsNobody(t *testing.T) {
+	t.Parallel()
+	bothWays(t, func(t *testing.T, newApp newAppFunc) {
+		a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1})
+		result := make(chan error)
+		app := a.Config.Handler
+		a.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h := app
+			if r.URL.Path == "/slow-login" {
+				h = http.TimeoutHandler(app, time.Second, "too slow")
+			}
+			h.ServeHTTP(w, r)
+		})
+		a.mux.HandleFunc("/slow-login", func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+			result <- a.store.SignIn(r.Context(), a.sm, "alice")
+		})
+		device := a.signedIn(t, "alice")
+		if status, body := a.browser(t).get("/slow-login"); status != http.StatusServiceUnavailable {
+			t.Errorf("%d %s", status, body)
+		}
+		if err := <-result; !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		a.expect(t, "the device's", device.token(), "alice:")
+		a.expectLive(t, "alice", 1)
+	})
+}
+
+func TestSignInSaysThatTheManagerHasAnotherStore(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1})
+	device := a.signedIn(t, "alice")
+	for want, other := range map[string]scs.Store{
+		"*memstore.MemStore": memstore.NewWithCleanupInterval(0),
+		"*pgstore.Store":     newStore(t, a.pool, pgstore.Config{}),
+		"<nil>":              nil,
+	} {
+		sm := newManager(other)
+		under(a.store, func(ctx context.Context) {
+			ctx, err := sm.Load(ctx, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sm.Put(ctx, "cart", "v")
+			err = a.store.SignIn(ctx, sm, "alice")
+			if err == nil || errors.Is(err, pgstore.ErrEnded) || !strings.Contains(err.Error(), "SessionManager.Store is "+want+",") {
+				t.Errorf("%s: %v", want, err)
+			}
+			if sm.Token(ctx) != "" || sm.Exists(ctx, userKey) || sm.GetString(ctx, "cart") != "v" {
+				t.Errorf("%s: the session has changed", want)
+			}
+		})
+	}
+	a.expect(t, "the device's", device.token(), "alice:")
 }

@@ -122,7 +122,7 @@ func (tx *signInTx) trim(ctx context.Context) error {
 			b := t.Begin()
 			b.LockUser(f.User, &f.Fence)
 			b.UserSessions(f.User, after, pageSize, &page)
-			b.Clock(&f.Clock.Read)
+			b.Clock(&f.Clock)
 			if err := t.Send(ctx, b); err != nil {
 				return err
 			}
@@ -139,9 +139,11 @@ func (tx *signInTx) trim(ctx context.Context) error {
 			evicted := 0
 			b = t.Batch()
 			tx.end(b, v, &evicted)
-			err := t.Commit(ctx, b)
+			if err := t.Commit(ctx, b); err != nil {
+				return err
+			}
 			s.stat.evictions.Add(int64(evicted))
-			return err
+			return nil
 		})
 		if err != nil {
 			return err
@@ -181,10 +183,10 @@ func (tx *signInTx) read(ctx context.Context, t *db.Tx) error {
 		b.UserSessions(f.User, pgtype.UUID{}, pageSize+1, &f.Others)
 	}
 	if f.User != "" {
-		b.Clock(&f.Clock.Read) // last, so that no wait for a lock comes after it
+		b.Clock(&f.Clock) // last, so that no wait for a lock comes after it
 	}
 	err := t.Send(ctx, b)
-	f.Clock.Heard, tx.fresh = time.Now(), false
+	tx.fresh = false
 	for err == nil {
 		i, to, ok := f.Follow()
 		if !ok {

@@ -25,8 +25,8 @@ type Stat struct {
 	Evictions int64
 	// Refusals: the sign-ins that were refused with ErrUserLimit.
 	Refusals int64
-	// Ended: the sessions that were signed out or revoked through this Store,
-	// those whose token was renewed included.
+	// Ended: the sessions that were signed out or revoked through this Store, and those
+	// whose token was renewed.
 	Ended int64
 	// Dropped: the writes that met a session that had ended, expired or changed
 	// hands, and were dropped.

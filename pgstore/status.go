@@ -54,9 +54,9 @@ type Status struct {
 
 // StatusOf returns the status of the request's session: the one that it came with or,
 // after a sign-in or a renewal, the one that replaced it. It needs Track; without it
-// State is None, and that is logged once. It does no I/O: the status is as of the request's last read or write
-// of the session. If a write was dropped, the status says how the session had ended.
-// It is safe for concurrent use.
+// State is None, and that is logged once. It does no I/O: the status is as of the request's
+// last read or write of the session. If a write was dropped, the status says how the session
+// had ended. It is safe for concurrent use.
 func (s *Store) StatusOf(ctx context.Context) Status {
 	req := s.requestOf(ctx)
 	if req == nil {

@@ -21,7 +21,9 @@ func (p *program) newBar(ctx context.Context, pool *pgxpool.Pool) bar {
 	if p.columns < narrowest || p.quiet || p.json {
 		return bar{}
 	}
-	report, err := cleanup.Inspect(ctx, pool, p.Options)
+	o := p.Options
+	o.Orphans = false // to count them takes as long as to delete them
+	report, err := cleanup.Inspect(ctx, pool, o)
 	total := report.Total.Rows()
 	if err != nil || total == 0 {
 		return bar{}

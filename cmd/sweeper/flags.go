@@ -29,13 +29,15 @@ Flags:
 
 const usageTail = `
 Exit status: 0 swept clean, 1 failed, 2 wrong usage, 3 stopped by -max-rows,
--max-duration or a signal with rows left. SIGTERM finishes the batch in hand.
+-max-duration or a signal with rows left, or before the end of -orphans. SIGTERM
+finishes the batch in hand.
 
 Examples:
 
   DATABASE_URL=postgres://sweeper@db/app sweeper
   sweeper -dry-run                        what would go, and how large the tables are
   sweeper -grace 1h -max-duration 5m      at most five minutes' work
+  sweeper -orphans                        once a week, whatever DELETE and TRUNCATE by hand left
   sweeper -interval 10m                   for those without cron; ends with SIGTERM
 `
 
@@ -64,10 +66,11 @@ func (c *config) flagSet() *flag.FlagSet {
 	fs.DurationVar(&c.Pause, "pause", 0, "pause between batches (0: automatic: none while nobody else writes,\nelse small batches and pauses of four times their length; 1ns: full speed)")
 	fs.DurationVar(&c.Grace, "grace", cleanup.DefaultGrace, "how long a session stays after its expiry")
 	fs.DurationVar(&c.MaxDuration, "max-duration", 0, "stop after the batch that exceeds this (0: no limit)")
-	fs.Int64Var(&c.MaxRows, "max-rows", 0, "delete at most this many `sessions` (0: no limit)")
+	fs.Int64Var(&c.MaxRows, "max-rows", 0, "delete at most this many `sessions`, and orphans (0: no limit)")
 	fs.DurationVar(&c.StatementTimeout, "timeout", cleanup.DefaultStatementTimeout, "`limit` for one SQL statement (statement_timeout)")
 	fs.DurationVar(&c.LockTimeout, "lock-timeout", cleanup.DefaultLockTimeout, "`limit` for the wait for a lock on a table (lock_timeout)")
 	fs.DurationVar(&c.interval, "interval", 0, "keep sweeping, this long after each sweep (0: sweep once)")
+	fs.BoolVar(&c.Orphans, "orphans", false, "also delete what sessions left behind that were deleted by hand, and users without a\nsession; reads both tables from end to end: once a week will do")
 	fs.BoolVar(&c.dryRun, "dry-run", false, "delete nothing; say what would go, and how large the tables are")
 	fs.BoolVar(&c.json, "json", false, "print the result as JSON on standard output")
 	fs.BoolVar(&c.quiet, "quiet", false, "print errors only")

@@ -45,6 +45,8 @@ func (m *metricsFile) note(r cleanup.Result, err error) error {
 		m.gauge(`scspg_sweeper_deleted_sessions{kind="`+kind+`"}`, float64(n))
 	}
 	m.gauge("scspg_sweeper_deleted_user_rows", float64(r.UserRows))
+	m.gauge("scspg_sweeper_deleted_orphan_user_rows", float64(r.OrphanUserRows))
+	m.gauge("scspg_sweeper_deleted_orphan_users", float64(r.OrphanUsers))
 	m.gauge("scspg_sweeper_batches", float64(r.Batches))
 	m.gauge("scspg_sweeper_duration_seconds", r.Duration.Seconds())
 	m.gauge("scspg_sweeper_longest_batch_seconds", r.Longest.Seconds())

@@ -22,6 +22,8 @@ type summary struct {
 	Evicted     int64      `json:"evicted"`
 	Renewed     int64      `json:"renewed"`
 	UserRows    int64      `json:"user_rows"`
+	OrphanRows  int64      `json:"orphan_user_rows"`
+	OrphanUsers int64      `json:"orphan_users"`
 	Batches     int64      `json:"batches"`
 	Seconds     float64    `json:"seconds"`
 	Longest     float64    `json:"longest_batch_seconds"`
@@ -38,7 +40,7 @@ type summary struct {
 func summarize(r cleanup.Result, err error) summary {
 	s := summary{
 		Rows: r.Rows(), Expired: r.Expired, SignedOut: r.SignedOut, Revoked: r.Revoked, Evicted: r.Evicted, Renewed: r.Renewed,
-		UserRows: r.UserRows, Batches: r.Batches, Seconds: r.Duration.Seconds(), Longest: r.Longest.Seconds(),
+		UserRows: r.UserRows, OrphanRows: r.OrphanUserRows, OrphanUsers: r.OrphanUsers, Batches: r.Batches, Seconds: r.Duration.Seconds(), Longest: r.Longest.Seconds(),
 		OutOfBudget: r.OutOfBudget,
 	}
 	if r.Counted {
@@ -117,6 +119,9 @@ func (p *program) inspect(ctx context.Context, pool *pgxpool.Pool) int {
 func printReport(out io.Writer, report cleanup.Report) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "%d sessions would be deleted, %d of them signed in once.\n", report.Total.Rows(), report.Total.UserRows)
+	if t := report.Total; t.OrphanUserRows+t.OrphanUsers > 0 {
+		fmt.Fprintf(w, "%d rows of the user index and %d users have no session, and would go too.\n", t.OrphanUserRows, t.OrphanUsers)
+	}
 	if len(report.Due) > 0 {
 		fmt.Fprint(w, "\nexpired on\tkind\tsessions\t\n")
 	}

@@ -136,7 +136,7 @@ func (p *program) sweep(ctx context.Context, pool *pgxpool.Pool) int {
 		return p.failAfter(result, err)
 	}
 	p.report(result)
-	if result.OutOfBudget && result.Left > 0 && p.interval == 0 {
+	if result.OutOfBudget && (result.Left > 0 || p.Orphans) && p.interval == 0 {
 		return outOfBudget
 	}
 	return swept
@@ -170,7 +170,7 @@ func (p *program) fail(err error) int { return p.failAfter(cleanup.Result{}, err
 // failAfter is the one way to fail: it prints what was done until then, and the error
 // on a line, and returns the exit status.
 func (p *program) failAfter(r cleanup.Result, err error) int {
-	if p.json || r.Rows() > 0 {
+	if p.json || r.Batches > 0 {
 		p.print(summarize(r, err), r)
 	}
 	fmt.Fprintln(p.stderr, "sweeper:", oneLine(err))

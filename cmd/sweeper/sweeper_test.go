@@ -26,14 +26,14 @@ import (
 
 func TestFlags(t *testing.T) {
 	c, err := parse([]string{"-batch", "50", "-grace", "1h", "-max-rows", "7", "-pause", "1s", "-timeout", "2s",
-		"-lock-timeout", "3s", "-max-duration", "4s", "-schema", "s", "-dry-run"})
+		"-lock-timeout", "3s", "-max-duration", "4s", "-schema", "s", "-dry-run", "-orphans"})
 	if err != nil || c.Batch != 50 || c.Grace != time.Hour || c.MaxRows != 7 || c.Pause != time.Second ||
 		c.StatementTimeout != 2*time.Second || c.LockTimeout != 3*time.Second || c.MaxDuration != 4*time.Second ||
-		c.Schema != "s" || !c.dryRun {
+		c.Schema != "s" || !c.dryRun || !c.Orphans {
 		t.Errorf("%+v, %v", c, err)
 	}
 	c, err = parse(nil)
-	if err != nil || c.Batch != cleanup.DefaultBatch || c.Grace != cleanup.DefaultGrace ||
+	if err != nil || c.Orphans || c.Batch != cleanup.DefaultBatch || c.Grace != cleanup.DefaultGrace ||
 		c.StatementTimeout != cleanup.DefaultStatementTimeout || c.LockTimeout != cleanup.DefaultLockTimeout {
 		t.Errorf("defaults: %+v, %v", c, err)
 	}
@@ -195,6 +195,7 @@ func TestJSONAlsoWithAnError(t *testing.T) {
 	// What was counted is there, also where it is none.
 	for r, want := range map[cleanup.Result]string{
 		{Counted: true}: `"left":0`, {Counted: true, Left: 7}: `"left":7`, {Counted: true, OldestLeft: time.Unix(0, 0).UTC()}: `"oldest_left":"1970`,
+		{OrphanUserRows: 5, OrphanUsers: 4}: `"orphan_user_rows":5,"orphan_users":4`,
 	} {
 		if text, err := json.Marshal(summarize(r, nil)); err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("%s, %v", text, err)
@@ -322,13 +323,14 @@ func TestNoRateIsAbsurd(t *testing.T) {
 func TestReportOfADryRun(t *testing.T) {
 	var out bytes.Buffer
 	if err := printReport(&out, cleanup.Report{
-		Total:     cleanup.Result{Expired: 1, Revoked: 2, UserRows: 2},
+		Total:     cleanup.Result{Expired: 1, Revoked: 2, UserRows: 2, OrphanUserRows: 5, OrphanUsers: 4},
 		Due:       []cleanup.Due{{Kind: "expired", Day: time.Unix(0, 0), Rows: 1}, {Kind: "revoked", Day: time.Date(2025, 3, 1, 0, 0, 0, 0, time.UTC), Rows: 2}},
 		Relations: []cleanup.Relation{{Name: "table", Bytes: 8_000_000, Live: 30, Dead: 10}, {Name: "index", Bytes: 5_000_000, Index: true}, {Name: "empty"}},
 	}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{`long ago +expired +1`, `2025-03-01 +revoked +2`, `^3 sessions would be deleted, 2 of them`,
+		`\n5 rows of the user index and 4 users have no session`,
 		`table or index +MB +live rows +dead rows +dead`, `table +8\.0 +30 +10 +25\.0%`, `index +5\.0 +\n`, `empty +0\.0 +0 +0 +0\.0%`} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("%s is not in\n%s", want, out.String())
@@ -407,13 +409,14 @@ func TestMetricsFile(t *testing.T) {
 	if err := newMetrics("").note(cleanup.Result{}, nil); err != nil {
 		t.Error(err)
 	}
-	r := cleanup.Result{Expired: 5, Renewed: 2, UserRows: 6, Left: 9, OldestLeft: time.Now().Add(-time.Hour), Duration: 2 * time.Second}
+	r := cleanup.Result{Expired: 5, Renewed: 2, UserRows: 6, OrphanUserRows: 7, OrphanUsers: 8, Left: 9, OldestLeft: time.Now().Add(-time.Hour), Duration: 2 * time.Second}
 	if err := newMetrics(path).note(r, nil); err != nil {
 		t.Fatal(err)
 	}
 	text := read()
 	for _, want := range []string{`scspg_sweeper_deleted_sessions{kind="expired"} 5`, `{kind="renewed"} 2`, `{kind="evicted"} 0`,
-		"scspg_sweeper_deleted_user_rows 6", "scspg_sweeper_backlog_sessions 9", "scspg_sweeper_oldest_expired_age_seconds 36",
+		"scspg_sweeper_deleted_user_rows 6", "scspg_sweeper_deleted_orphan_user_rows 7", "scspg_sweeper_deleted_orphan_users 8",
+		"scspg_sweeper_backlog_sessions 9", "scspg_sweeper_oldest_expired_age_seconds 36",
 		"scspg_sweeper_duration_seconds 2", "scspg_sweeper_success 1", "# TYPE scspg_sweeper_backlog_sessions gauge"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)

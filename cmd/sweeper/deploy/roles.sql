@@ -30,4 +30,6 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".scs_user_sessions, :"schema".s
 -- is the one that matters least. (On Citus, which cannot skip locked rows, it is not
 -- needed.)
 GRANT SELECT (ctid, id, user_id, end_reason, expiry, sweep_at), UPDATE (last_seen_at), DELETE ON :"schema".scs_sessions TO :"sweeper";
-GRANT SELECT (user_id, id), DELETE ON :"schema".scs_user_sessions TO :"sweeper";
+GRANT SELECT (user_id, id, created_at), DELETE ON :"schema".scs_user_sessions TO :"sweeper";
+-- For -orphans.
+GRANT SELECT (user_id, fence), DELETE ON :"schema".scs_users TO :"sweeper";

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 )
 
-func TestUserQueuesOneAtATimeInOrder(t *testing.T) {
+func TestTurnsComeOneAtATimeInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var q Turns
 		leave, err := q.Enter(t.Context(), "alice")
@@ -43,7 +43,7 @@ func TestUserQueuesOneAtATimeInOrder(t *testing.T) {
 	})
 }
 
-func TestUserQueuesOtherUsersDoNotWait(t *testing.T) {
+func TestTurnsOfOtherUsersDoNotWait(t *testing.T) {
 	var q Turns
 	leaveAlice, err := q.Enter(t.Context(), "alice")
 	if err != nil {
@@ -57,7 +57,7 @@ func TestUserQueuesOtherUsersDoNotWait(t *testing.T) {
 	leaveBob()
 }
 
-func TestUserQueuesGiveUpWithTheContext(t *testing.T) {
+func TestTurnsGiveUpWithTheContext(t *testing.T) {
 	var q Turns
 	leave, err := q.Enter(t.Context(), "alice")
 	if err != nil {

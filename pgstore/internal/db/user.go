@@ -32,8 +32,12 @@ func (b *Batch) Fence(user string, at time.Time, fence *time.Time) {
 func (b *Batch) Forget(user string) { b.add(sqlForget, user) }
 
 // Clock reads the database's clock at the moment at which the statement runs.
-func (b *Batch) Clock(at *time.Time) {
-	b.add(sqlClock).QueryRow(func(r pgx.Row) error { return r.Scan(at) })
+func (b *Batch) Clock(c *row.Clock) {
+	b.add(sqlClock).QueryRow(func(r pgx.Row) error {
+		err := r.Scan(&c.Read)
+		c.Heard = time.Now()
+		return err
+	})
 }
 
 // SignedIn reads since when the user has had a session, zero if it is not in the index, or

@@ -11,6 +11,7 @@
 //	Renewed                Renewing  Renewing   *       -       -          -
 //	SignedOut              -         Closed     Closed  Closed  Closed     Closed
 //	Revoked                -         Closed     -       -       Closed     -
+//	Forgot                 -         Over       -       -       Over       -
 //
 // One that the request has not looked for is as if Absent, but that SignedOut makes it
 // Closed. (Either is Renewing, and this one Closed, only if Delete finds it in the database.)
@@ -83,6 +84,12 @@ func (r *Request) list(want func(*Session) bool) (list []Session) {
 // Left returns copies of the sessions that the request has left for what follows, in the
 // order in which it has come across them.
 func (r *Request) Left() (list []Session) { return r.list((*Session).Left) }
+
+// Renewing returns copies of the sessions that others were renewing, or had renewed, when
+// the request looked for them.
+func (r *Request) Renewing() (list []Session) {
+	return r.list(func(s *Session) bool { return s.Phase == Over && !s.Had() && s.Reason == row.Renewed })
+}
 
 // HadOver returns the last session of user that the request had alive and that others
 // have ended since, or nil.
@@ -295,13 +302,21 @@ func (r *Request) SignedOut(id pgtype.UUID, left row.Row, replaced bool) {
 
 // Revoked records that this request has ended sessions of user itself: those for which
 // ended returns true.
-func (r *Request) Revoked(user string, ended func(*Session) bool) {
+func (r *Request) Revoked(user string, ended func(*Session) bool) { r.closeAll(user, Closed, ended) }
+
+// Forgot records that this request has erased user: what follows is not that user's any
+// more, unless by SignIn.
+func (r *Request) Forgot(user string) {
+	r.closeAll(user, Over, func(*Session) bool { return true })
+}
+
+func (r *Request) closeAll(user string, to Phase, ended func(*Session) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.sessions {
 		if s := &r.sessions[i]; s.User == user && (s.Phase == Live || s.Phase == Renewing) && ended(s) {
 			s.generation++
-			s.become(Closed, row.Revoked)
+			s.become(to, row.Revoked)
 		}
 	}
 }

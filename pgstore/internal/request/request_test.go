@@ -148,6 +148,10 @@ func TestPhaseAfterEveryEvent(t *testing.T) {
 			[7]string{"", "", "", "", "", "", ""}},
 		{"Revoked, of another user", func(r *request.Request, _ pgtype.UUID) { r.Revoked("bob", all) },
 			[7]string{"", "", "", "", "", "", ""}},
+		{"Forgot", func(r *request.Request, _ pgtype.UUID) { r.Forgot("alice") },
+			[7]string{"", "", "over revoked", "", "", "over revoked", ""}},
+		{"Forgot, of another user", func(r *request.Request, _ pgtype.UUID) { r.Forgot("bob") },
+			[7]string{"", "", "", "", "", "", ""}},
 		{"Fenced", func(r *request.Request, _ pgtype.UUID) { r.Fenced("alice", noon) },
 			[7]string{"", "", "", "", "", "", ""}},
 	} {
@@ -436,7 +440,7 @@ func TestListsOfSessions(t *testing.T) {
 	r.Met(id(10), ended(row.SignedOut, "bob"))
 	r.Found(id(11), alive("bob"), true)
 	r.Lost(id(11), ended(row.Evicted, "bob"))
-	r.SignedOut(id(12), ended(row.Revoked, "bob"), false) // it was not this request that ended it
+	r.SignedOut(id(12), ended(row.Revoked, "bob"), false) // if only too late
 	r.Renewed(id(13), ended(row.Renewed, "bob"), noon)
 	numbers := func(list []request.Session) (ns []byte) {
 		for _, s := range list {
@@ -448,8 +452,12 @@ func TestListsOfSessions(t *testing.T) {
 	if got := numbers(r.Unsettled()); !slices.Equal(got, []byte{2}) {
 		t.Errorf("unsettled: %d", got)
 	}
-	if got := numbers(r.Left()); !slices.Equal(got, []byte{4, 13}) {
+	if got := numbers(r.Left()); !slices.Equal(got, []byte{4, 12, 13}) {
 		t.Errorf("left: %d", got)
+	}
+	r.Found(id(14), ended(row.Renewed, "bob"), false) // by others
+	if got := numbers(r.Renewing()); !slices.Equal(got, []byte{14}) {
+		t.Errorf("renewing: %d", got)
 	}
 	if s := r.HadOver("bob"); s == nil || s.ID != id(11) {
 		t.Errorf("had of bob: %+v", s)

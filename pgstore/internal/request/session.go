@@ -62,10 +62,8 @@ type Session struct {
 func (s *Session) Had() bool { return s.Base != nil }
 
 // Left reports whether the request has left the session for what follows: renewed it, or
-// signed it out.
-func (s *Session) Left() bool {
-	return s.Phase == Renewing || s.Phase == Closed && s.Reason == row.SignedOut
-}
+// ended it itself, if only too late.
+func (s *Session) Left() bool { return s.Phase == Renewing || s.Phase == Closed }
 
 // become is the one place where a phase changes.
 func (s *Session) become(p Phase, reason string) { s.Phase, s.Reason = p, reason }

@@ -122,3 +122,11 @@ type Listed struct {
 	Version int64
 	Data    []byte // nil unless asked for
 }
+
+// Clock is one reading of the database's clock, and when it was received by ours. It was
+// taken earlier than that.
+type Clock struct{ Read, Heard time.Time }
+
+// Earliest returns the earliest instant of the database's clock that t, an instant of our
+// monotonic clock, can have been. So it does not matter what the servers' clocks say.
+func (c Clock) Earliest(t time.Time) time.Time { return c.Read.Add(-c.Heard.Sub(t)) }

@@ -81,3 +81,13 @@ func TestDataThatMerelyLooksLikeALinkIsNone(t *testing.T) {
 		}
 	}
 }
+
+func TestClockPlacesAnInstantOnTheDatabasesClock(t *testing.T) {
+	t.Parallel()
+	heard := time.Now()
+	noon := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	c := row.Clock{Read: noon, Heard: heard}
+	if got := c.Earliest(heard.Add(-time.Minute)); !got.Equal(noon.Add(-time.Minute)) {
+		t.Error(got)
+	}
+}

@@ -31,16 +31,16 @@ func TestCommitContinuesWhatItsRequestHasRenewed(t *testing.T) {
 		{"renewed to the one that is committed", rows{1: renewedTo(mine, "alice")}, "dropped: renewed", "new"},
 
 		// Ended or expired stays so, also under another token.
-		{"signed out", rows{1: ended(row.SignedOut, "alice")}, "dropped: signed_out", "new"},
-		{"revoked", rows{1: ended(row.Revoked, "alice")}, "dropped: revoked", "new"},
-		{"evicted", rows{1: ended(row.Evicted, "alice")}, "dropped: evicted", "new"},
-		{"timed out", rows{1: ended(row.TimedOut, "alice")}, "dropped: timed_out", "new"},
-		{"past its expiry", rows{1: expired("alice")}, "dropped: timed_out", "new"},
+		{"signed out", rows{1: ended(row.SignedOut, "alice")}, "dropped: signed_out", "new; 1 signed_out by sign-in"},
+		{"revoked", rows{1: ended(row.Revoked, "alice")}, "dropped: revoked", "new; 1 revoked by sign-in"},
+		{"evicted", rows{1: ended(row.Evicted, "alice")}, "dropped: evicted", "new; 1 evicted by sign-in"},
+		{"timed out", rows{1: ended(row.TimedOut, "alice")}, "dropped: timed_out", "new; 1 timed_out by sign-in"},
+		{"past its expiry", rows{1: expired("alice")}, "dropped: timed_out", "new; 1 timed_out by sign-in"},
 		{"gone: swept", rows{}, "dropped", "new"},
-		{"renewed, its successor signed out", rows{1: renewedTo(2, "alice"), 2: ended(row.SignedOut, "alice")}, "dropped: signed_out", "new"},
-		{"renewed, its successor revoked", rows{1: renewedTo(2, "alice"), 2: ended(row.Revoked, "alice")}, "dropped: revoked", "new"},
-		{"renewed, its successor evicted", rows{1: renewedTo(2, "alice"), 2: ended(row.Evicted, "alice")}, "dropped: evicted", "new"},
-		{"renewed, its successor timed out", rows{1: renewedTo(2, "alice"), 2: expired("alice")}, "dropped: timed_out", "new"},
+		{"renewed, its successor signed out", rows{1: renewedTo(2, "alice"), 2: ended(row.SignedOut, "alice")}, "dropped: signed_out", "new; 2 signed_out by sign-in"},
+		{"renewed, its successor revoked", rows{1: renewedTo(2, "alice"), 2: ended(row.Revoked, "alice")}, "dropped: revoked", "new; 2 revoked by sign-in"},
+		{"renewed, its successor evicted", rows{1: renewedTo(2, "alice"), 2: ended(row.Evicted, "alice")}, "dropped: evicted", "new; 2 evicted by sign-in"},
+		{"renewed, its successor timed out", rows{1: renewedTo(2, "alice"), 2: expired("alice")}, "dropped: timed_out", "new; 2 timed_out by sign-in"},
 		{"renewed, its successor gone", rows{1: renewedTo(2, "alice")}, "dropped: renewed", "new"},
 
 		// A renewal never crosses a sign-in. A sign-in ends what it finds there.
@@ -89,7 +89,7 @@ func TestWhatCommitsMakeOfWhatWasLeft(t *testing.T) {
 		{"alice signs in on an anonymous session", commitFor("alice", renewed(1, "")), rows{1: pending("")}, "new; 1 renewed by sign-in"},
 		{"twice at once", commitFor("alice", renewed(1, "")), rows{1: signedInTo(2, ""), 2: alive("alice")}, "new; 2 renewed by sign-in"},
 		// It timed out while she typed her password.
-		{"on one that has timed out", commitFor("alice", renewed(1, "")), rows{1: ended(row.TimedOut, "")}, "new"},
+		{"on one that has timed out", commitFor("alice", renewed(1, "")), rows{1: ended(row.TimedOut, "")}, "new; 1 timed_out by sign-in"},
 
 		{"bob signs in on alice's session", signInFor("bob", renewed(1, "alice")), rows{1: pending("alice")}, "new; 1 signed_out by sign-in"},
 		{"which was renewed", signInFor("bob", renewed(1, "alice")), rows{1: renewedTo(2, "alice"), 2: alive("alice")}, "new; 2 signed_out by sign-in"},
@@ -105,9 +105,9 @@ func TestWhatCommitsMakeOfWhatWasLeft(t *testing.T) {
 		{"twice at once", signInFor("alice", signedOut(1, "alice")), rows{1: linked(row.SignedOut, "alice", row.Link{SignIn: true, To: id(2)}), 2: alive("alice")},
 			"new; 2 renewed by sign-in"},
 		{"a message after the sign-out", commitFor("", signedOut(1, "alice")), rows{1: ended(row.SignedOut, "alice")}, "new"},
-		{"revoked before the sign-out", signInFor("alice", signedOut(1, "alice")), rows{1: ended(row.Revoked, "alice")}, "new"},
-		// Another request signed out in between, so nothing is to point from there.
-		{"signed out beside a renewal", signInFor("alice", renewed(1, "alice")), rows{1: ended(row.SignedOut, "alice")}, "new"},
+		{"revoked before the sign-out", signInFor("alice", signedOut(1, "alice")), rows{1: ended(row.Revoked, "alice")}, "new; 1 revoked by sign-in"},
+		// Another request signed out in between: another sign-in finds this one from there.
+		{"signed out beside a renewal", signInFor("alice", renewed(1, "alice")), rows{1: ended(row.SignedOut, "alice")}, "new; 1 signed_out by sign-in"},
 
 		{"two left, of one user", commitFor("alice", renewed(1, "alice"), second), rows{1: pending("alice"), 2: pending("alice")},
 			"in place of 2; 1 renewed; 2 renewed"},

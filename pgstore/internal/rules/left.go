@@ -25,14 +25,14 @@ type Left struct {
 const maxHops = 8
 
 // Follow returns the index of a session in Left whose row is linked, and the one to read
-// next. Links are followed only from a session that the request had alive, and those of
-// sign-ins only by a sign-in: it ends what it finds there. (What a request stores after its
-// sign-out is none, and leaves a sign-in that was faster alone.)
+// next. Links are followed only from a session that the request had alive, or by SignIn, and
+// those of sign-ins only by a sign-in: it ends what it finds there. (What a request stores
+// after its sign-out is none, and leaves a sign-in that was faster alone.)
 func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
 	for i := range f.Left {
 		l := &f.Left[i]
 		link, linked := l.Row.Link()
-		if !linked || l.stuck || l.hops == maxHops || !l.Had() || link.To == f.ID || link.SignIn && (f.Renewal || f.User == "") {
+		if !linked || l.stuck || l.hops == maxHops || !l.Had() && !f.SignIn || link.To == f.ID || link.SignIn && (f.Renewal || f.User == "") {
 			continue
 		}
 		return i, link.To, true
@@ -41,10 +41,10 @@ func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
 }
 
 // Followed enters the row that Follow has asked for. It is none of ours unless it belongs
-// to the user that the session had when it was loaded, or to the one who signs in.
+// to the user that the session had when it was loaded alive, or to the one who signs in.
 func (f *Facts) Followed(i int, to pgtype.UUID, r row.Row, since time.Time) {
 	l := &f.Left[i]
-	if !r.Present || r.User != l.User && (f.Renewal || r.User != f.User) {
+	if !r.Present || (r.User != l.User || !l.Had()) && (f.Renewal || r.User != f.User) {
 		l.stuck = true
 		return
 	}
@@ -56,7 +56,8 @@ func (f *Facts) Followed(i int, to pgtype.UUID, r row.Row, since time.Time) {
 func (l *Left) open() bool { return l.Row.Pending() || l.hops > 0 && l.Row.Alive() }
 
 // Successions returns how the sessions that the request has left, and what has become of
-// them, are to point to this one. Those that somebody else has ended do not.
+// them, are to point to this one. Those that are over, whoever has ended them, do if it is a
+// user's: so that another sign-in in the same browser finds it.
 func (f *Facts) Successions() (list []Succession) {
 	for _, l := range f.Left {
 		s := Succession{ID: l.At, User: l.Row.User, Reason: row.Renewed}
@@ -67,8 +68,8 @@ func (f *Facts) Successions() (list []Succession) {
 		case l.open() && l.Row.User != "" && l.Row.User != f.User:
 			s.Reason = row.SignedOut // of that user, who has not signed in again
 		case l.open():
-		case !linked && f.User != "" && l.Phase == request.Closed && l.Row.EndReason == row.SignedOut:
-			s.Reason = row.SignedOut // by this request, which now signs in: so that another sign-in finds it
+		case !linked && f.User != "" && l.Had() && l.Row.Present:
+			s.Reason, s.Link.SignIn = l.Row.Over(), true
 		default:
 			continue
 		}

@@ -118,7 +118,7 @@ func signedOut(n byte, user string) request.Session {
 func factsOf(c rules.Commit) *rules.Facts {
 	f := &rules.Facts{
 		ID: id(mine), User: c.User, Keyed: c.Keyed, Data: c.Data, TTL: time.Hour, SignIn: c.SignIn, Session: c.Session,
-		Left: make([]rules.Left, len(c.Left)), Began: heard.Add(-time.Minute), Clock: rules.Clock{Read: noon, Heard: heard},
+		Left: make([]rules.Left, len(c.Left)), Began: heard.Add(-time.Minute), Clock: row.Clock{Read: noon, Heard: heard},
 	}
 	f.Continues, f.Renewal = c.Continues()
 	for i, l := range c.Left {

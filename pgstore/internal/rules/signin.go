@@ -40,7 +40,7 @@ type Facts struct {
 	Current row.Row   // the row of the session
 	Since   time.Time // since when the user has had it, zero if it is not in the index
 	Fence   time.Time // zero if there is none
-	Clock   Clock
+	Clock   row.Clock
 	Others  []row.UserSession // the user's sessions, if there is a limit
 }
 
@@ -52,14 +52,6 @@ const (
 	EvictLeastRecent
 	Reject
 )
-
-// Clock is one reading of the database's clock, and when it was received by ours. It was
-// taken earlier than that.
-type Clock struct{ Read, Heard time.Time }
-
-// earliest returns the earliest instant of the database's clock that t, an instant of our
-// monotonic clock, can have been. So it does not matter what the servers' clocks say.
-func (c Clock) earliest(t time.Time) time.Time { return c.Read.Add(-c.Heard.Sub(t)) }
 
 // Outcome is what becomes of a sign-in.
 type Outcome int
@@ -164,7 +156,7 @@ func (f *Facts) passesFence() bool {
 	case !f.SignIn && f.heldBefore():
 		return false
 	default:
-		return f.Clock.earliest(f.Began).After(f.Fence)
+		return f.Clock.Earliest(f.Began).After(f.Fence)
 	}
 }
 
