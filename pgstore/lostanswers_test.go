@@ -71,7 +71,7 @@ func (c *losingConn) Write(p []byte) (int, error) {
 	if n, err := c.Conn.Write(p[:len(p)/2]); err != nil {
 		return n, err
 	}
-	return len(p), c.Conn.Close()
+	return len(p), c.Close()
 }
 
 func (c *losingConn) Read(p []byte) (int, error) {
@@ -83,7 +83,7 @@ func (c *losingConn) Read(p []byte) (int, error) {
 	if _, err := c.Conn.Read(p); err != nil && !loss.unsent {
 		return 0, err
 	}
-	_ = c.Conn.Close()
+	_ = c.Close()
 	if loss.then != nil && !c.told.Swap(true) {
 		loss.then()
 	}
@@ -226,6 +226,11 @@ func TestRenewalWhoseAnswerWasLostIsStoppedByARevocationInBetween(t *testing.T) 
 			return err
 		},
 		// Then nothing but the fence tells.
+		"all, not in the index": func(t *testing.T, other *app, _ *browser) error {
+			pgtest.Exec(t, other.pool, `DELETE FROM scs_user_sessions`)
+			_, err := other.store.RevokeAll(t.Context(), "alice")
+			return err
+		},
 		"all, and swept": func(t *testing.T, other *app, _ *browser) error {
 			_, err := other.store.RevokeAll(t.Context(), "alice")
 			pgtest.Exec(t, other.pool, `DELETE FROM scs_sessions`)

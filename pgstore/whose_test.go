@@ -11,7 +11,10 @@ import (
 // bob signs in in the browser in which alice was signed in.
 func TestSignInOverAnotherUsersSessionKeepsNoneOfItsValues(t *testing.T) {
 	t.Parallel()
-	remember := func(s *script, r *http.Request) error { s.app.sm.RememberMe(r.Context(), true); return nil }
+	remember := func(s *script, r *http.Request) error { //nolint:unparam // an action
+		s.app.sm.RememberMe(r.Context(), true)
+		return nil
+	}
 	for name, tt := range map[string]struct {
 		steps     func(t *testing.T, a *app, browser *browser) (token string)
 		trackOnly bool

@@ -37,7 +37,7 @@ func open(t *testing.T, opts ...pgtest.Option) *tables {
 	if err := migrations.Up(t.Context(), admin); err != nil {
 		t.Fatal(err)
 	}
-	for _, sql := range strings.Split(stopClock, ";") {
+	for sql := range strings.SplitSeq(stopClock, ";") {
 		pgtest.Exec(t, admin, sql)
 	}
 	opts = append(opts, pgtest.Param("search_path", schema+", pg_catalog")) // whose now() comes second

@@ -16,7 +16,7 @@ import (
 func TestInTxRollsBackWhatIsNotCommitted(t *testing.T) {
 	t.Parallel()
 	x := open(t, pgtest.MaxConns(1))
-	failed := errors.New("failed")
+	failed, pid := errors.New("failed"), pgtest.Query[uint32](t, x.pool, `SELECT pg_backend_pid()`)
 	signIn := func(b *db.Batch, n int) {
 		b.SignIn(db.Write{ID: id(n), Data: []byte{}, TTL: time.Hour}, new(db.Written))
 	}
@@ -71,6 +71,10 @@ func TestInTxRollsBackWhatIsNotCommitted(t *testing.T) {
 		}
 		if status := conn.Conn().PgConn().TxStatus(); status != 'I' {
 			t.Errorf("%s: the transaction status is %c", tt.name, status)
+		}
+		if conn.Conn().PgConn().PID() != pid { // the pool closes those that come back in one
+			t.Errorf("%s: it has cost the connection", tt.name)
+			pid = conn.Conn().PgConn().PID()
 		}
 		conn.Release()
 		if r, err := x.Find(t.Context(), id(n)); err != nil || r.Present != tt.committed {

@@ -31,17 +31,11 @@ import (
 // Request is what one request knows. Its zero value knows nothing. Calls may overlap:
 // they take copies of sessions, and report events when the database has answered.
 type Request struct {
+	Fences
 	mu       sync.Mutex
 	sessions []Session
 	current  int        // index of the session that Current returns
-	fences   []fence    // those that this request has set
 	first    [1]Session // backs sessions in the usual case, which saves an allocation
-}
-
-// fence is a fence that this request has set, and that its own sign-ins may pass.
-type fence struct {
-	user string
-	at   time.Time
 }
 
 // Session returns a copy of what is known of a session.
@@ -99,13 +93,6 @@ func (r *Request) HadOver(user string) *Session {
 		return nil
 	}
 	return &over[len(over)-1]
-}
-
-// Exempt reports whether the request has set this very fence itself.
-func (r *Request) Exempt(user string, at time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.fences, func(f fence) bool { return f.user == user && f.at.Equal(at) })
 }
 
 // find returns the session for a change under the lock, or nil.
@@ -207,29 +194,25 @@ func (r *Request) Stored(id pgtype.UUID, user string, base []byte, latest row.St
 
 // Lost records that a commit was dropped for what it met.
 func (r *Request) Lost(id pgtype.UUID, met row.Row) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.change(id)
-	if s.Phase != Live && s.Phase != Absent {
-		return
-	}
-	s.end(met)
-	r.succeed(s)
+	r.lose(id, func(s *Session) { s.end(met) })
 }
 
 // LostWith records that a commit of a new token was dropped, because the session that
 // its user came from is over.
 func (r *Request) LostWith(id pgtype.UUID, over Session) {
+	r.lose(id, func(s *Session) {
+		s.User, s.Stamp, s.TakenAt = over.User, over.Stamp, over.TakenAt
+		s.become(Over, over.Reason)
+	})
+}
+
+func (r *Request) lose(id pgtype.UUID, end func(*Session)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.change(id)
-	if s.Phase != Live && s.Phase != Absent {
-		return
+	if s := r.change(id); s.Phase == Live || s.Phase == Absent {
+		end(s)
+		r.succeed(s)
 	}
-	s.User = over.User
-	s.become(Over, over.Reason)
-	s.Stamp, s.TakenAt = over.Stamp, over.TakenAt
-	r.succeed(s)
 }
 
 // Touched records that a touch of known, a copy, has left the row with the stamp latest. It
@@ -319,11 +302,4 @@ func (r *Request) closeAll(user string, to Phase, ended func(*Session) bool) {
 			s.become(to, row.Revoked)
 		}
 	}
-}
-
-// Fenced records a fence that the request has set.
-func (r *Request) Fenced(user string, at time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.fences = append(r.fences, fence{user: user, at: at})
 }

@@ -98,7 +98,7 @@ func TestWhichSessionACommitContinues(t *testing.T) {
 		{"another user's", nil, "alice", false, list{renewed(1, "bob")}, -1, false},
 		{"a user's, for nobody", nil, "", false, list{renewed(1, "alice")}, -1, false},
 		{"a sign-in of the same user", nil, "alice", true, list{renewed(1, "alice")}, 0, false},
-		{"one that was not loaded: a sign-in", nil, "alice", false, list{renewedUnseen(1, "alice")}, 0, false},
+		{"one that was not loaded: a sign-in", nil, "alice", false, list{renewedUnseen()}, 0, false},
 		{"one signed out", nil, "alice", false, list{signedOut(1, "alice")}, -1, false},
 		{"the last of the user", nil, "alice", false, list{renewed(1, "alice"), renewed(2, "alice"), renewed(3, "bob")}, 1, true},
 		{"the last of nobody", nil, "alice", false, list{renewed(1, ""), renewed(2, ""), signedOut(3, "")}, 1, false},

@@ -28,7 +28,7 @@ func TestCommitContinuesWhatItsRequestHasRenewed(t *testing.T) {
 		{"renewed, and again", rows{1: renewedTo(2, "alice"), 2: renewedTo(3, "alice"), 3: alive("alice")},
 			"in place of 3; 3 renewed", "new; 3 renewed by sign-in"},
 		// Nobody can have overtaken a session by itself.
-		{"renewed to the one that is committed", rows{1: renewedTo(mine, "alice")}, "dropped: renewed", "new"},
+		{"renewed to the one that is committed", rows{1: renewedTo(mine, "alice"), mine: alive("alice")}, "in place of 9", "in place of 9"},
 
 		// Ended or expired stays so, also under another token.
 		{"signed out", rows{1: ended(row.SignedOut, "alice")}, "dropped: signed_out", "new; 1 signed_out by sign-in"},
@@ -81,6 +81,7 @@ func TestWhatCommitsMakeOfWhatWasLeft(t *testing.T) {
 		{"alice signs in, nothing left", signInFor("alice"), rows{}, "new"},
 		{"an anonymous session goes on", commitFor("", renewed(1, "")), rows{1: pending("")}, "goes on; 1 renewed"},
 		{"its renewal is overtaken", commitFor("", renewed(1, "")), rows{1: renewedTo(2, ""), 2: alive("")}, "goes on; 2 renewed"},
+		{"its renewal is overtaken, and swept", commitFor("", renewed(1, "")), rows{1: renewedTo(2, "")}, "dropped: renewed"},
 		// The victim has signed in on the token that an attacker had planted.
 		{"its renewal is overtaken by a sign-in on another token", commitFor("", renewed(1, "")), rows{1: signedInTo(2, ""), 2: alive("alice")},
 			"dropped: renewed"},
@@ -97,13 +98,17 @@ func TestWhatCommitsMakeOfWhatWasLeft(t *testing.T) {
 		{"alice becomes nobody under a new token", commitFor("", renewed(1, "alice")), rows{1: pending("alice")}, "new; 1 signed_out by sign-in"},
 
 		// A session that was not loaded is not trusted: it may be anybody's by now.
-		{"a renewal unseen", commitFor("alice", renewedUnseen(1, "alice")), rows{1: pending("alice")}, "new; 1 renewed by sign-in"},
-		{"a renewal unseen, overtaken", commitFor("alice", renewedUnseen(1, "alice")), rows{1: renewedTo(2, "alice"), 2: alive("alice")}, "new"},
+		{"a renewal unseen", commitFor("alice", renewedUnseen()), rows{1: pending("alice")}, "new; 1 renewed by sign-in"},
+		{"a renewal unseen, overtaken", commitFor("alice", renewedUnseen()), rows{1: renewedTo(2, "alice"), 2: alive("alice")}, "new"},
 
 		// Destroy: nothing is continued, but another sign-in in the same browser finds it.
 		{"alice signs out and in", signInFor("alice", signedOut(1, "alice")), rows{1: ended(row.SignedOut, "alice")}, "new; 1 signed_out by sign-in"},
 		{"twice at once", signInFor("alice", signedOut(1, "alice")), rows{1: linked(row.SignedOut, "alice", row.Link{SignIn: true, To: id(2)}), 2: alive("alice")},
 			"new; 2 renewed by sign-in"},
+		{"twice at once, and the other one signed out again", signInFor("alice", signedOut(1, "alice")),
+			rows{1: linked(row.SignedOut, "alice", row.Link{SignIn: true, To: id(2)}), 2: ended(row.SignedOut, "alice")}, "new; 2 signed_out by sign-in"},
+		{"twice at once, and the other one swept", signInFor("alice", signedOut(1, "alice")),
+			rows{1: linked(row.SignedOut, "alice", row.Link{SignIn: true, To: id(2)})}, "new"},
 		{"a message after the sign-out", commitFor("", signedOut(1, "alice")), rows{1: ended(row.SignedOut, "alice")}, "new"},
 		{"revoked before the sign-out", signInFor("alice", signedOut(1, "alice")), rows{1: ended(row.Revoked, "alice")}, "new; 1 revoked by sign-in"},
 		// Another request signed out in between: another sign-in finds this one from there.
@@ -116,6 +121,8 @@ func TestWhatCommitsMakeOfWhatWasLeft(t *testing.T) {
 		// MergeSession: the anonymous session is taken into that of its user.
 		{"two left, one anonymous", commitFor("alice", renewed(1, ""), second), rows{1: pending(""), 2: pending("alice")},
 			"in place of 2; 1 renewed by sign-in; 2 renewed"},
+		{"two left, one anonymous, on whose successor she has signed in", commitFor("alice", renewed(1, ""), second),
+			rows{1: renewedTo(3, ""), 3: alive("alice"), 2: pending("alice")}, "in place of 2; 2 renewed"},
 	} {
 		if got := told(read(factsOf(tt.commit), tt.table)); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.what, got, tt.want)
@@ -286,6 +293,8 @@ func TestFence(t *testing.T) {
 		{"a renewal along a link, begun before, though deleted after", commitFor("alice", deletedAt(noon, renewed(1, "alice"))), overtaken, began.Add(1),
 			"dropped: revoked"},
 
+		{"the same of a session that names her", commitFor("alice", renewed(1, "alice", "userID=alice")), overtaken, began.Add(-1), "in place of 2; 2 renewed"},
+
 		// A session that held its user before the store indexed it passes no fence at all.
 		{"held before, renewed", commitFor("alice", byKey), rows{1: pending("")}, began.Add(-time.Hour), "dropped: revoked"},
 		{"held before, and signed in on", signInFor("alice", byKey), rows{1: pending("")}, began.Add(-time.Hour), "new; 1 renewed by sign-in"},
@@ -308,19 +317,21 @@ func TestFenceForTheSessionThatGetsAUserInPlace(t *testing.T) {
 	for _, tt := range []struct {
 		what    string
 		base    []byte
+		user    string
 		tracked bool
 		want    string
 	}{
-		{"a visitor's", data("", "cart=1"), true, "new"},
-		{"one that held its user before", unkeyed("userID=alice"), true, "dropped: revoked"},
-		{"one of another codec", []byte("not a frame"), true, "new"},
-		{"without Track nobody knows", unkeyed("userID=alice"), false, "new"},
+		{"a visitor's", data("", "cart=1"), "", true, "new"},
+		{"one that held its user before", unkeyed("userID=alice"), "", true, "dropped: revoked"},
+		{"another user's that names this one", data("bob", "friend=alice"), "bob", true, "new"},
+		{"one of another codec", []byte("not a frame"), "", true, "new"},
+		{"without Track nobody knows", unkeyed("userID=alice"), "", false, "new"},
 	} {
-		known := live(mine, alive(""))
+		known := live(mine, alive(tt.user))
 		known.Base = tt.base
 		c := commitFor("alice")
 		c.Session = &known
-		f := read(factsOf(c), rows{mine: alive("")})
+		f := read(factsOf(c), rows{mine: alive(tt.user)})
 		f.Fence = fence
 		if !tt.tracked {
 			f.Began = time.Time{}
@@ -328,5 +339,18 @@ func TestFenceForTheSessionThatGetsAUserInPlace(t *testing.T) {
 		if got := told(f); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.what, got, tt.want)
 		}
+	}
+}
+
+// An index row that the session has left behind, when it was alice's before, is not its age.
+func TestAgeIsThatOfTheUserWhoHasTheSession(t *testing.T) {
+	t.Parallel()
+	known := live(mine, alive("bob"))
+	c := commitFor("alice")
+	c.Session = &known
+	f := read(factsOf(c), rows{mine: alive("bob")})
+	f.Since = since(5)
+	if got := told(f); got != "new" {
+		t.Error(got)
 	}
 }

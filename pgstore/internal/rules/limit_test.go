@@ -49,7 +49,7 @@ func ends(v rules.Verdict) string {
 			for i, id := range l.ids {
 				numbers[i] = number(id)
 			}
-			text = append(text, l.what+" "+fmt.Sprint(numbers))
+			text = append(text, fmt.Sprintf("%s %d", l.what, numbers))
 		}
 	}
 	return strings.Join(text, " ")
@@ -136,8 +136,8 @@ func TestSessionThatIsTakenOverDoesNotCount(t *testing.T) {
 		{"a renewal", commitFor("alice", renewed(1, "alice")), ""},
 		{"a sign-in", signInFor("alice", renewed(1, "alice")), ""},
 		{"another browser's", signInFor("alice"), "evicts [2] stale [1]"},
-		{"a sign-in that has not seen it alive", signInFor("alice", renewedUnseen(1, "alice")), ""},
-		{"one that may not follow", commitFor("alice", renewedUnseen(1, "alice")), "evicts [2] stale [1]"},
+		{"a sign-in that has not seen it alive", signInFor("alice", renewedUnseen()), ""},
+		{"one that may not follow", commitFor("alice", renewedUnseen()), "evicts [2] stale [1]"},
 	} {
 		f := read(factsOf(tt.commit), table)
 		f.Limit, f.Policy, f.Others = 1, rules.EvictOldest, []row.UserSession{gone(other(1, 20, 20)), other(2, 10, 10)}

@@ -10,9 +10,9 @@ import (
 	"github.com/scspg/scspg/pgstore/internal/rules"
 )
 
-// written is the row after so many more writes by others.
-func written(r row.Row, times int64) row.Row {
-	r.Version += times
+// written is the row after one more write by others.
+func written(r row.Row) row.Row {
+	r.Version++
 	return r
 }
 
@@ -38,29 +38,31 @@ func TestMergeKeepsWhatOthersHaveChanged(t *testing.T) {
 		conflict, kept bool
 	}{
 		{"nobody else wrote", &ofAlice, nil, false, rows{mine: alive("alice", "n=1")}, sent, false, false},
-		{"others wrote", &ofAlice, nil, false, rows{mine: written(alive("alice", theirs...), 1)}, merged, true, true},
+		{"others wrote", &ofAlice, nil, false, rows{mine: written(alive("alice", theirs...))}, merged, true, true},
 		{"others' changes are in the row already", &unsure, nil, false, rows{mine: alive("alice", theirs...)}, merged, true, true},
-		{"others wrote what was nobody's", &ofNobody, nil, false, rows{mine: written(alive("", theirs...), 1)}, merged, true, true},
+		{"others wrote what was nobody's", &ofNobody, nil, false, rows{mine: written(alive("", theirs...))}, merged, true, true},
 		// Nothing of one user's reaches another.
-		{"others wrote what was bob's", &ofBob, nil, false, rows{mine: written(alive("bob", theirs...), 1)}, sent, false, false},
-		{"others wrote what is not Codec's: the last write wins", &opaque, nil, false, rows{mine: written(alive("alice", theirs...), 1)}, sent, true, false},
+		{"others wrote what was bob's", &ofBob, nil, false, rows{mine: written(alive("bob", theirs...))}, sent, false, false},
+		{"others wrote what is not Codec's: the last write wins", &opaque, nil, false, rows{mine: written(alive("alice", theirs...))}, sent, true, false},
 		{"a token that was not loaded: the last write wins", nil, nil, false, rows{mine: alive("alice", theirs...)}, sent, false, false},
 
 		{"a renewal, nobody else wrote", nil, []request.Session{renewed(1, "alice", "n=1")}, false, rows{1: pending("alice", "n=1")}, sent, false, false},
-		{"a renewal, others wrote before", nil, []request.Session{renewed(1, "alice", "n=1")}, false, rows{1: written(pending("alice", theirs...), 1)}, merged, true, true},
+		{"a renewal, others wrote before", nil, []request.Session{renewed(1, "alice", "n=1")}, false, rows{1: written(pending("alice", theirs...))}, merged, true, true},
 		// Other sessions count their versions for themselves.
 		{"a renewal along a link", nil, []request.Session{renewed(1, "alice", "n=1")}, false,
 			rows{1: renewedTo(2, "alice"), 2: alive("alice", theirs...)}, merged, true, true},
-		{"a renewal that was not loaded", nil, []request.Session{renewedUnseen(1, "alice")}, false, rows{1: written(pending("alice", theirs...), 1)}, sent, false, false},
-		{"a sign-in on nobody's session", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: written(pending("", theirs...), 1)}, merged, true, true},
-		{"a sign-in on her own session", nil, []request.Session{renewed(1, "alice", "n=1")}, true, rows{1: written(pending("alice", theirs...), 1)}, merged, true, true},
-		{"a sign-in on what has become bob's", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: written(pending("bob", theirs...), 1)}, sent, false, false},
-		{"a sign-in on what has become nobody's", nil, []request.Session{renewed(1, "alice", "n=1")}, true, rows{1: written(pending("", theirs...), 1)}, sent, false, false},
-		{"a sign-in on bob's session", nil, []request.Session{renewed(1, "bob", "n=1")}, true, rows{1: written(pending("bob", theirs...), 1)}, sent, false, false},
+		{"a renewal that was not loaded", nil, []request.Session{renewedUnseen()}, false, rows{1: written(pending("alice", theirs...))}, sent, false, false},
+		{"a sign-in on nobody's session", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: written(pending("", theirs...))}, merged, true, true},
+		{"a sign-in on her own session", nil, []request.Session{renewed(1, "alice", "n=1")}, true, rows{1: written(pending("alice", theirs...))}, merged, true, true},
+		{"a sign-in on what has become bob's", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: written(pending("bob", theirs...))}, sent, false, false},
+		{"a sign-in on what has become nobody's", nil, []request.Session{renewed(1, "alice", "n=1")}, true, rows{1: written(pending("", theirs...))}, sent, false, false},
+		{"a sign-in on bob's session", nil, []request.Session{renewed(1, "bob", "n=1")}, true, rows{1: written(pending("bob", theirs...))}, sent, false, false},
 		{"a sign-in after a sign-out", nil, []request.Session{signedOut(1, "alice")}, true, rows{1: ended(row.SignedOut, "alice")}, sent, false, false},
 		{"a sign-in on one that was ended", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: ended(row.Revoked, "")}, sent, false, false},
+		{"a sign-in on one whose successor is bob's", nil, []request.Session{renewed(1, "alice", "n=1")}, true,
+			rows{1: renewedTo(2, "alice"), 2: alive("bob", theirs...)}, sent, false, false},
 		{"in place, and one renewed besides", &ofNobody, []request.Session{renewed(1, "", "n=1")}, false,
-			rows{mine: written(alive("", "n=2"), 1), 1: written(pending("", "theirs=1", "n=1"), 1)}, merged, true, true},
+			rows{mine: written(alive("", "n=2")), 1: written(pending("", "theirs=1", "n=1"))}, merged, true, true},
 	} {
 		c := rules.Commit{User: "alice", Keyed: true, Data: sent, Session: tt.known, Left: tt.left, SignIn: tt.signIn}
 		got := read(factsOf(c), tt.table).Merge()
@@ -88,7 +90,7 @@ func TestMergeKeepsTheLongerLifeUpToTheDeadline(t *testing.T) {
 	} {
 		base := row.Row{Present: true, User: "alice", Data: bytesUntil(deadline), Stamp: row.Stamp{Version: 1, Now: noon, Expiry: noon.Add(time.Hour)}}
 		known := live(mine, base)
-		current := written(base, 1)
+		current := written(base)
 		current.Data, current.Expiry = bytesUntil(tt.current), noon.Add(tt.left)
 		f := factsOf(rules.Commit{User: "alice", Keyed: true, Data: bytesUntil(deadline), Session: &known})
 		f.TTL = tt.ttl

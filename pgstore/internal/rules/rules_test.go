@@ -100,9 +100,9 @@ func renewed(n byte, user string, fields ...string) request.Session {
 	return s
 }
 
-// renewedUnseen is one that it has not loaded.
-func renewedUnseen(n byte, user string) request.Session {
-	s := renewed(n, user)
+// renewedUnseen is session 1 of alice, which it has not loaded.
+func renewedUnseen() request.Session {
+	s := renewed(1, "alice")
 	s.Base = nil
 	return s
 }
