@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/alexedwards/scs/v2"
+
+	"github.com/scspg/scspg/pgstore/internal/request"
 )
 
 // aliveKey is the key of a *bool in the context of SignIn's commit. CommitCtx, which
@@ -79,7 +81,7 @@ func (s *Store) ofAnother(ctx context.Context, sm *scs.SessionManager, key, id s
 	is := func(user string) bool { return user != "" && user != id }
 	if req := s.requestOf(ctx); req != nil {
 		for _, left := range req.Left() {
-			if is(left.User) {
+			if left.Phase == request.Renewing && is(left.User) { // what is in a destroyed one, scs has removed
 				return true
 			}
 		}

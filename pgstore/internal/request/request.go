@@ -8,7 +8,7 @@
 //	Stored                 Live      Live       -       -       -          -
 //	Stored, having left it -         -          -       -       Continued  -
 //	Lost, LostWith         Over      Over       -       -       -          -
-//	Renewed                Renewing  Renewing   -       -       -          -
+//	Renewed                Renewing  Renewing   *       -       -          -
 //	SignedOut              -         Closed     Closed  Closed  Closed     Closed
 //	Revoked                -         Closed     -       -       Closed     -
 //	Forgot                 -         Over       -       -       Over       -
@@ -244,8 +244,14 @@ func (r *Request) NotTouched(known Session, version int64) {
 func (r *Request) Renewed(id pgtype.UUID, left row.Row, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.find(id); !left.Present && (s == nil || !s.Had()) || s != nil && s.Phase != Live && s.Phase != Absent {
-		return // it was never stored, or it is over: nothing of it goes on
+	switch s := r.find(id); {
+	case s == nil || s.Phase == Absent:
+		if !left.Present {
+			return // it was never stored
+		}
+	case s.Phase == Live, s.Phase == Over && s.Had(): // the commit meets what others have made of it
+	default:
+		return // nothing of it goes on
 	}
 	s := r.change(id)
 	if !s.Had() {

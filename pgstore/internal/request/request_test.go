@@ -243,6 +243,21 @@ func TestRenewedKeepsTheVersionOfItsBase(t *testing.T) {
 	}
 }
 
+// A commit has been dropped: the renewal that follows must not start afresh, nor take the
+// row of then for its base.
+func TestRenewedLeavesASessionThatIsOver(t *testing.T) {
+	t.Parallel()
+	var r request.Request
+	r.Found(id(1), alive("alice"), true)
+	met := ended(row.Renewed, "alice")
+	met.Version = 7
+	r.Lost(id(1), met)
+	r.Renewed(id(1), met, noon)
+	if left := r.Left(); len(left) != 1 || left[0].Phase != request.Renewing || left[0].RowHoldsBase {
+		t.Errorf("%+v", left)
+	}
+}
+
 func TestSignedOutSaysWhetherASignInWasFaster(t *testing.T) {
 	t.Parallel()
 	var r request.Request

@@ -76,6 +76,7 @@ func (s *Session) end(met row.Row) {
 		reason = row.SignedOut
 	}
 	s.become(Over, reason)
+	s.RowHoldsBase = s.RowHoldsBase && met.Version == s.Version
 	s.stamp(met.Stamp)
 }
 

@@ -24,7 +24,7 @@ func (f *Facts) Merge() Merged {
 	if s := f.Session; s != nil && f.Current.Present && (s.User == f.User || s.User == "") {
 		d.merge(s, &f.Current, true)
 	}
-	if p := f.continued(); p != nil && p.open() && (p.Row.User == f.User || p.Row.User == "") {
+	if p := f.continued(); p != nil && p.open() && (p.Row.User == f.User || p.Row.User == p.User) {
 		d.merge(&p.Session, &p.Row, p.hops == 0)
 	}
 	return d

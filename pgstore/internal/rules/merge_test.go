@@ -55,6 +55,7 @@ func TestMergeKeepsWhatOthersHaveChanged(t *testing.T) {
 		{"a sign-in on nobody's session", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: written(pending("", theirs...))}, merged, true, true},
 		{"a sign-in on her own session", nil, []request.Session{renewed(1, "alice", "n=1")}, true, rows{1: written(pending("alice", theirs...))}, merged, true, true},
 		{"a sign-in on what has become bob's", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: written(pending("bob", theirs...))}, sent, false, false},
+		{"a sign-in on what has become nobody's", nil, []request.Session{renewed(1, "alice", "n=1")}, true, rows{1: written(pending("", theirs...))}, sent, false, false},
 		{"a sign-in on bob's session", nil, []request.Session{renewed(1, "bob", "n=1")}, true, rows{1: written(pending("bob", theirs...))}, sent, false, false},
 		{"a sign-in after a sign-out", nil, []request.Session{signedOut(1, "alice")}, true, rows{1: ended(row.SignedOut, "alice")}, sent, false, false},
 		{"a sign-in on one that was ended", nil, []request.Session{renewed(1, "", "n=1")}, true, rows{1: ended(row.Revoked, "")}, sent, false, false},
