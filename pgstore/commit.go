@@ -216,7 +216,9 @@ func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive
 	}
 	s.count(out)
 	if !out.OK {
-		req.Lost(w.ID, out.met)
+		if !w.signIn { // else the commit that follows may still make it nobody's session
+			req.Lost(w.ID, out.met)
+		}
 		return false, nil
 	}
 	if w.Unseen && facts.Session != nil {
@@ -249,12 +251,12 @@ func (s *Store) count(out outcome) {
 // touchIfDue sets the session's last-seen time to now and its expiry to ttl from now,
 // but never to an earlier one: with a ttl of 0 expiry stays. It does nothing while
 // both would move by less than touchAfter, or under NoTouch, or if another request has
-// written data since, which as a rule has extended the session, too. But of a session that
-// is new in this request it makes sure that nobody has ended it: its cookie is to go out.
+// written data since, which as a rule has extended the session, too. But of a session that this
+// request has stored before it makes sure that nobody has ended it: its cookie is to go out.
 func (s *Store) touchIfDue(ctx context.Context, req *tracked, known request.Session, ttl time.Duration) error {
 	after := s.cfg.touchAfter(max(ttl, known.Window))
 	due := !mustNotTouch(ctx, req) && rules.TouchDue(known.Stamp, time.Since(known.TakenAt), ttl, after)
-	if !due && !known.New {
+	if !due && !known.New && !known.Written {
 		s.stat.skips.Add(1)
 		req.NotTouched(known, known.Version)
 		return nil

@@ -20,10 +20,19 @@ import (
 func (r *tracked) withhold(name, value string) bool {
 	if value == "" {
 		sent, err := r.http.Cookie(name)
-		return err == nil && r.named(sent.Value).LeftAlone
+		return err == nil && r.named(sent.Value).ID.Valid && r.leftAlone()
 	}
 	known := r.named(value)
+	if known.New && known.User == "" && r.leftAlone() {
+		return true // what followed a late sign-out does not take the place of the sign-in
+	}
 	return known.ID.Valid && (known.Phase != request.Live || !known.New && !known.Written)
+}
+
+// leftAlone reports whether a sign-out of this request came too late: a sign-in had replaced
+// the session, and was left alone.
+func (r *tracked) leftAlone() bool {
+	return slices.ContainsFunc(r.Left(), func(s request.Session) bool { return s.LeftAlone })
 }
 
 // named returns what the request knows of the session with this token, or the zero

@@ -103,7 +103,7 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 		return 0, err
 	}
 	req := s.requestOf(ctx)
-	if req != nil && !r.forget {
+	if req != nil && r.keep.Valid {
 		for _, left := range req.Left() {
 			if left.Phase == request.Renewing && left.User == r.user && left.Had() {
 				r.renewing = append(r.renewing, left.ID)
@@ -165,7 +165,7 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 		if err := t.Send(ctx, b); err != nil {
 			return err
 		}
-		switch applied := !r.sent.IsZero() && !fence.Before(r.sent); {
+		switch applied := !r.sent.IsZero() && fence.Equal(r.sent); {
 		case !r.fence.IsZero(), applied:
 			if r.fence.IsZero() { // an earlier attempt was: who has signed in since is not meant
 				r.fence = fence

@@ -3,6 +3,7 @@ package pgstore
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -36,6 +37,8 @@ type signInTx struct {
 	facts  rules.Facts
 	fresh  bool // nobody else knows the token, and this is the first attempt: its row need not be locked
 	client db.Client
+	// trimmed: the user has more sessions than are read at once, but no more than may be.
+	trimmed bool
 }
 
 // newSignInTx returns the transaction for w, of a request that may be nil.
@@ -69,6 +72,7 @@ func (tx *signInTx) signIn(ctx context.Context) (out outcome, err error) {
 	out, err = tx.attempt(ctx)
 	if errors.Is(err, errTooMany) {
 		if err = tx.trim(ctx); err == nil {
+			tx.trimmed = true // what is left is within the limit
 			out, err = tx.attempt(ctx)
 		}
 	}
@@ -82,7 +86,7 @@ func (tx *signInTx) attempt(ctx context.Context) (out outcome, err error) {
 		if err := tx.read(ctx, t); err != nil {
 			return err
 		}
-		if len(f.Others) > pageSize {
+		if len(f.Others) > pageSize && !tx.trimmed {
 			return errTooMany
 		}
 		v := f.Verdict()
@@ -158,6 +162,7 @@ func (tx *signInTx) end(b *db.Batch, v rules.Verdict, evicted *int) {
 	b.TimeOut(v.TimedOut, f.User, f.Clock.Read)
 	ended := append(v.Evict, v.TimedOut...) // a write may just have extended one that has timed out: it is alive again
 	b.End(ended, db.Ending{Reason: row.Evicted, User: f.User}, evicted)
+	b.End(ended, db.Ending{Reason: row.Evicted, User: f.User, From: row.Renewed}, nil) // renewed since it was picked
 	b.Delist(f.User, append(ended, v.Stale...)...)
 }
 
@@ -180,7 +185,11 @@ func (tx *signInTx) read(ctx context.Context, t *db.Tx) error {
 		b.SignedIn(l.User, l.ID, &l.Since)
 	}
 	if f.Limit > 0 {
-		b.UserSessions(f.User, pgtype.UUID{}, pageSize+1, &f.Others)
+		most := pageSize + 1
+		if tx.trimmed {
+			most = math.MaxInt32
+		}
+		b.UserSessions(f.User, pgtype.UUID{}, most, &f.Others)
 	}
 	if f.User != "" {
 		b.Clock(&f.Clock) // last, so that no wait for a lock comes after it
@@ -209,6 +218,9 @@ func (tx *signInTx) carryOut(ctx context.Context, t *db.Tx, v rules.Verdict) (ou
 	f, w := &tx.facts, tx.write.Write
 	out.Merged, out.signedIn = f.Merge(), f.User != ""
 	w.Data, w.TTL = out.Bytes, out.TTL
+	if w.Unseen && f.Renewal { // under NoTouch, a renewal does not extend the session
+		w.TTL = min(w.TTL, f.Left[f.Continues].Row.Expiry.Sub(f.Left[f.Continues].Row.Now))
+	}
 
 	b := t.Batch()
 	tx.end(b, v, &out.evicted)

@@ -4,7 +4,6 @@
 //	event                  Absent    Live       Over    Closed  Renewing   Continued
 //	Found, alive           Live      -          -       -       -          -
 //	Found, over            Over      Over       -       -       -          -
-//	Met, over              -         Over       -       -       -          -
 //	Stored                 Live      Live       -       -       -          -
 //	Stored, having left it -         -          -       -       Continued  -
 //	Lost, LostWith         Over      Over       -       -       -          -
@@ -13,9 +12,8 @@
 //	Revoked                -         Closed     -       -       Closed     -
 //	Forgot                 -         Over       -       -       Over       -
 //
-// One that the request has not looked for is as if Absent, but that SignedOut makes it
-// Closed. (Either is Renewing, and this one Closed, only if Delete finds it in the database.)
-// A live one that the database no longer has is Over. Touched and NotTouched change no phase.
+// One that the request has not looked for is as if Absent, but SignedOut makes it Closed. (It is
+// Renewing or Closed only if Delete finds it.) A live one that the database no longer has is Over.
 package request
 
 import (
@@ -85,10 +83,12 @@ func (r *Request) Renewing() (list []Session) {
 	return r.list(func(s *Session) bool { return s.Phase == Over && !s.Had() && s.Reason == row.Renewed })
 }
 
-// HadOver returns the last session of user that the request had alive and that others
-// have ended since, or nil.
+// HadOver returns the last session of user that the request had alive and that is over, but
+// for its own sign-out, or nil.
 func (r *Request) HadOver(user string) *Session {
-	over := r.list(func(s *Session) bool { return s.Phase == Over && s.Had() && s.User == user })
+	over := r.list(func(s *Session) bool {
+		return (s.Phase == Over || s.Phase == Closed && s.Reason == row.Revoked) && s.Had() && s.User == user
+	})
 	if len(over) == 0 {
 		return nil
 	}
@@ -154,19 +154,16 @@ func (r *Request) Found(id pgtype.UUID, from row.Row, readable bool) {
 	}
 }
 
-// Met records a read of a session that need not be one of the request's.
-func (r *Request) Met(id pgtype.UUID, met row.Row) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if s := r.find(id); s != nil {
-		r.met(s, met)
-	}
-}
-
 func (r *Request) met(s *Session, met row.Row) {
-	if s.Phase == Live && !met.Alive() {
+	switch {
+	case s.Phase != Live:
+	case !met.Alive():
 		s.generation++
 		s.end(met)
+	case met.User == s.User:
+		version := s.Version // that of Base
+		s.stamp(met.Stamp)
+		s.Version = version
 	}
 }
 
@@ -235,7 +232,7 @@ func (r *Request) NotTouched(known Session, version int64) {
 	defer r.mu.Unlock()
 	if s := r.find(known.ID); s != nil && s.generation == known.generation {
 		s.RowHoldsBase = s.RowHoldsBase && version == s.Version
-		s.Settled, s.Written = true, false
+		s.Settled = true
 	}
 }
 
@@ -244,16 +241,14 @@ func (r *Request) NotTouched(known Session, version int64) {
 func (r *Request) Renewed(id pgtype.UUID, left row.Row, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch s := r.find(id); {
-	case s == nil || s.Phase == Absent:
-		if !left.Present {
-			return // it was never stored
-		}
-	case s.Phase == Live, s.Phase == Over && s.Had(): // the commit meets what others have made of it
+	s := r.find(id)
+	switch unknown := s == nil || s.Phase == Absent; {
+	case unknown && left.Present: // else it was never stored
+	case !unknown && (s.Phase == Live || s.Phase == Over && s.Had()): // the commit meets what others have made of it
 	default:
 		return // nothing of it goes on
 	}
-	s := r.change(id)
+	s = r.change(id)
 	if !s.Had() {
 		s.User, s.Version = left.User, left.Version
 	}

@@ -97,12 +97,6 @@ func TestPhaseAfterEveryEvent(t *testing.T) {
 			[7]string{"over timed_out", "over timed_out", "over timed_out", "", "", "", ""}},
 		{"Found, gone", func(r *request.Request, id pgtype.UUID) { r.Found(id, row.Row{}, false) },
 			[7]string{"absent", "", gone, "", "", "", ""}},
-		{"Met, alive", func(r *request.Request, id pgtype.UUID) { r.Met(id, alive("alice")) },
-			[7]string{"", "", "", "", "", "", ""}},
-		{"Met, over", func(r *request.Request, id pgtype.UUID) { r.Met(id, ended(row.Evicted, "alice")) },
-			[7]string{"", "", over, "", "", "", ""}},
-		{"Met, gone", func(r *request.Request, id pgtype.UUID) { r.Met(id, row.Row{}) },
-			[7]string{"", "", gone, "", "", "", ""}},
 		{"Stored", func(r *request.Request, id pgtype.UUID) {
 			r.Stored(id, "alice", []byte("stored"), row.Stamp{}, true, nil)
 		},
@@ -278,7 +272,7 @@ func TestLostWithSaysWhyTheOtherIsOver(t *testing.T) {
 	t.Parallel()
 	var r request.Request
 	r.Found(id(1), alive("alice"), true)
-	r.Met(id(1), ended(row.Revoked, "alice"))
+	r.Found(id(1), ended(row.Revoked, "alice"), true)
 	r.LostWith(id(2), session(t, &r, id(1)))
 	first, s := session(t, &r, id(1)), session(t, &r, id(2))
 	if s.User != "alice" || s.Reason != row.Revoked || s.Stamp != first.Stamp || s.TakenAt != first.TakenAt {
@@ -293,7 +287,7 @@ func TestLateTouchDoesNotOverwrite(t *testing.T) {
 	for name, meanwhile := range map[string]func(*request.Request){
 		"nothing":    func(*request.Request) {},
 		"stored":     func(r *request.Request) { r.Stored(id(1), "alice", []byte("stored"), row.Stamp{Version: 4}, true, nil) },
-		"ended":      func(r *request.Request) { r.Met(id(1), ended(row.Revoked, "alice")) },
+		"ended":      func(r *request.Request) { r.Found(id(1), ended(row.Revoked, "alice"), true) },
 		"lost":       func(r *request.Request) { r.Lost(id(1), ended(row.Revoked, "alice")) },
 		"renewed":    func(r *request.Request) { r.Renewed(id(1), ended(row.Renewed, "alice"), noon) },
 		"signed out": func(r *request.Request) { r.SignedOut(id(1), ended(row.SignedOut, "alice"), false) },
@@ -408,7 +402,7 @@ func TestCurrentFollowsTheRequestsOwnSession(t *testing.T) {
 		{"over, and a known one changed", func(r *request.Request) {
 			r.Found(id(1), alive("alice"), true)
 			r.Found(id(2), alive("alice"), true)
-			r.Met(id(1), ended(row.Revoked, "alice"))
+			r.Found(id(1), ended(row.Revoked, "alice"), true)
 			stored(r, 2)
 		}, "1 over revoked"},
 		{"replaced twice", func(r *request.Request) {
@@ -437,7 +431,7 @@ func TestListsOfSessions(t *testing.T) {
 		start.enter(&r, id(byte(i)))
 	}
 	r.Found(id(10), alive("bob"), true)
-	r.Met(id(10), ended(row.SignedOut, "bob"))
+	r.Found(id(10), ended(row.SignedOut, "bob"), true)
 	r.Found(id(11), alive("bob"), true)
 	r.Lost(id(11), ended(row.Evicted, "bob"))
 	r.SignedOut(id(12), ended(row.Revoked, "bob"), false) // if only too late
@@ -496,7 +490,7 @@ func TestCallsMayOverlap(t *testing.T) {
 	for n := range byte(8) {
 		wg.Go(func() {
 			r.Found(id(n), alive("alice"), true)
-			r.Met(id(n), alive("alice"))
+			r.Found(id(n), alive("alice"), true)
 			touch(&r, id(n), row.Stamp{})
 			r.Stored(id(n), "alice", []byte("stored"), row.Stamp{}, true, r.Left())
 			for _, s := range r.Unsettled() {

@@ -167,7 +167,11 @@ func (f *Facts) heldBefore() bool {
 	if p := f.continued(); p != nil {
 		base = &p.Session
 	}
-	return base != nil && base.User == "" && frame.Holds(base.Base, f.User)
+	if base == nil || base.User != "" {
+		return false
+	}
+	_, keyed, _ := frame.User(base.Base) // if it is, the data says that it was nobody's
+	return !keyed && frame.Holds(base.Base, f.User)
 }
 
 // makeRoom returns what has to go so that the user stays within the limit.
