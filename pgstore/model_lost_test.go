@@ -20,11 +20,11 @@ type losingAny struct{ next atomic.Pointer[losingNext] }
 
 type losingNext struct {
 	after, changes int // how many answers pass
-	then           func(answer)
+	then           func(reply)
 }
 
-// answer is what the database says of a round trip.
-type answer struct {
+// reply is what the database says of a round trip.
+type reply struct {
 	idle      bool // no transaction is open now
 	committed bool // one was
 	changed   bool // rows, durably
@@ -32,7 +32,7 @@ type answer struct {
 
 // arm loses the next answer but so many that change nothing, or that change something. It
 // calls then when the connection is closed, before the client learns of it.
-func (l *losingAny) arm(after, changes int, then func(answer)) {
+func (l *losingAny) arm(after, changes int, then func(reply)) {
 	l.next.Store(&losingNext{after: after, changes: changes, then: then})
 }
 
@@ -63,7 +63,7 @@ func (c *losingAnyConn) Read(p []byte) (int, error) {
 		return n, err
 	}
 	c.read = append(c.read, p[:n]...)
-	a, ok := readAnswer(c.read)
+	a, ok := readReply(c.read)
 	if !ok {
 		return n, nil
 	}
@@ -90,10 +90,10 @@ func (c *losingAnyConn) Read(p []byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-// readAnswer reads messages of the server up to ReadyForQuery
+// readReply reads messages of the server up to ReadyForQuery
 // (https://www.postgresql.org/docs/current/protocol-message-formats.html). ok is false as
 // long as they do not end with one.
-func readAnswer(b []byte) (a answer, ok bool) {
+func readReply(b []byte) (a reply, ok bool) {
 	for len(b) >= 5 {
 		size := 1 + int(binary.BigEndian.Uint32(b[1:]))
 		if len(b) < size {

@@ -33,6 +33,18 @@ func merge(base, mine, current values) values {
 	return merged
 }
 
+// mergeDeadline is the same for the deadline, but if both have changed it, the earlier wins.
+func mergeDeadline(base, mine, current int) int {
+	switch {
+	case mine == base:
+		return current
+	case current == base:
+		return mine
+	default:
+		return min(mine, current)
+	}
+}
+
 // world is the model: what requests do to sessions, all in memory and one step at a time.
 type world struct {
 	now      int // counts steps
@@ -50,16 +62,17 @@ type modelFence struct {
 
 // modelSession is a session as it should be stored.
 type modelSession struct {
-	token   string
-	stored  bool
-	values  values
-	user    string // whose it is, or was when it ended
-	version int
-	ended   pgstore.EndReason
-	expired bool // while it was alive
-	next    *successor
-	since   int // when its user signed in
-	seen    int // when it was last written
+	token    string
+	stored   bool
+	values   values
+	user     string // whose it is, or was when it ended
+	version  int
+	ended    pgstore.EndReason
+	expired  bool // while it was alive
+	next     *successor
+	deadline int // the absolute one: the step that set it
+	since    int // when its user signed in
+	seen     int // when it was last written
 }
 
 // successor is the session that goes on in the stead of one that is over.
@@ -79,8 +92,8 @@ func (s *modelSession) pending() bool { return s.ended == pgstore.Renewed && s.n
 // goesOn reports whether there is something to continue or to end.
 func (s *modelSession) goesOn() bool { return s.alive() || s.pending() }
 
-func (s *modelSession) write(now int, v values) {
-	s.stored, s.values, s.user, s.seen = true, maps.Clone(v), v.user(), now
+func (s *modelSession) write(now, deadline int, v values) {
+	s.stored, s.values, s.user, s.seen, s.deadline = true, maps.Clone(v), v.user(), now, deadline
 	s.version++
 }
 
@@ -97,13 +110,14 @@ const (
 
 // knowledge is what a request knows of a session.
 type knowledge struct {
-	session int
-	phase   phase
-	base    values // as found or as last committed; nil: never found alive, nor stored
-	user    string // whose it was then
-	deleted int    // while renewing: since when
-	out     bool   // while closed: by Destroy
-	isNew   bool   // the request has made it
+	session           int
+	phase             phase
+	base              values // as found or as last committed; nil: never found alive, nor stored
+	user              string // whose it was then
+	version, deadline int    // then
+	deleted           int    // while renewing: since when
+	isNew             bool   // the request has made it
+	wasRenewed        bool   // when it was looked for; whose it was is user
 }
 
 // modelRequest is what scs and the store keep of a request.
@@ -111,6 +125,7 @@ type modelRequest struct {
 	began    int
 	session  int // of scs's token; -1: none yet
 	values   values
+	deadline int
 	modified bool
 	known    []*knowledge
 	first    int // the session that StatusOf speaks of; -1: none yet
@@ -149,11 +164,12 @@ func (w *world) add() int {
 
 // begin is a request's Load.
 func (w *world) begin(session int) *modelRequest {
-	r := &modelRequest{began: w.now, session: -1, values: values{}, first: -1}
+	r := &modelRequest{began: w.now, session: -1, values: values{}, deadline: w.now, first: -1}
 	if session >= 0 {
 		r.first = session
 		if w.find(r, session) {
-			r.session, r.values, r.modified = session, maps.Clone(w.sessions[session].values), true
+			s := w.sessions[session]
+			r.session, r.values, r.deadline, r.modified = session, maps.Clone(s.values), s.deadline, true
 		}
 	}
 	return r
@@ -166,13 +182,20 @@ func (w *world) find(r *modelRequest, session int) bool {
 	case !s.stored:
 	case k != nil && k.phase == isLive && !s.alive():
 		k.phase = isOver
-	case k == nil && s.alive():
+	case k == nil && !s.alive():
 		k = r.know(session)
-		k.phase, k.base, k.user = isLive, maps.Clone(s.values), s.user
+		k.user, k.wasRenewed = s.user, s.ended == pgstore.Renewed
 	case k == nil:
-		r.know(session)
+		k = r.know(session)
+		k.phase = isLive
+		k.had(s, s.values, s.deadline)
 	}
 	return s.alive()
+}
+
+// had records what the request has found or stored.
+func (k *knowledge) had(s *modelSession, v values, deadline int) {
+	k.base, k.user, k.version, k.deadline = maps.Clone(v), v.user(), s.version, deadline
 }
 
 func (r *modelRequest) put(key, value string) { r.values[key], r.modified = value, true }
@@ -193,7 +216,7 @@ func (w *world) renewToken(r *modelRequest) {
 	if r.session >= 0 {
 		w.leave(r, r.session)
 	}
-	r.session, r.modified = w.add(), true
+	r.session, r.deadline, r.modified = w.add(), w.now, true
 }
 
 func (w *world) mergeSession(r *modelRequest, session int) {
@@ -201,6 +224,7 @@ func (w *world) mergeSession(r *modelRequest, session int) {
 		return
 	}
 	maps.Copy(r.values, w.sessions[session].values)
+	r.deadline = max(r.deadline, w.sessions[session].deadline)
 	r.modified = true
 	w.leave(r, session)
 }
@@ -218,14 +242,14 @@ func (w *world) leave(r *modelRequest, session int) {
 func (w *world) destroy(r *modelRequest) {
 	if k := r.of(r.session); k != nil {
 		w.signOut(k)
-	} else { // a token that nobody has stored: what it stands for ends
+	} else { // a token that nobody has stored, or none: what it stands for ends
 		for _, k := range r.known {
-			if k.phase == isRenewing {
+			if k.phase == isRenewing || k.phase == isClosed || k.wasRenewed {
 				w.signOut(k)
 			}
 		}
 	}
-	r.session, r.values, r.modified = -1, values{}, false
+	r.session, r.values, r.deadline, r.modified = -1, values{}, w.now, false
 }
 
 // signOut ends a session, or what renewals have made of it.
@@ -240,7 +264,7 @@ func (w *world) signOut(k *knowledge) {
 		}
 		s = w.sessions[s.next.session]
 	}
-	k.phase, k.out = isClosed, s.ended == pgstore.SignedOut
+	k.phase = isClosed
 }
 
 // verdict is what becomes of a commit.
@@ -268,26 +292,29 @@ func (w *world) commit(r *modelRequest, signIn bool) verdict {
 	case k == nil:
 	case k.phase != isLive:
 		return wasDropped
-	case k.user == user && maps.Equal(k.base, r.values) && (!k.isNew || s.alive() && s.user == user):
+	case k.user == user && maps.Equal(k.base, r.values) && k.deadline == r.deadline && (!k.isNew || s.alive() && s.user == user):
 		return wasKept // if it is new in this request, its cookie goes out only if it is alive
 	case !s.alive() || s.user != k.user: // ended stays ended, and changed hands
 		return drop()
 	case k.user == user:
-		s.write(w.now, merge(k.base, r.values, s.values))
-		k.base = maps.Clone(r.values)
+		s.write(w.now, mergeDeadline(k.deadline, r.deadline, s.deadline), merge(k.base, r.values, s.values))
+		k.had(s, r.values, r.deadline)
 		return wasStored
 	}
 
 	// A new token, or a known one that changes user.
 	w.now++ // what happens in one step is not at one time
-	mine := r.values
+	mine, deadline := r.values, r.deadline
+	take := func(k *knowledge, from *modelSession) {
+		mine, deadline = merge(k.base, mine, from.values), mergeDeadline(k.deadline, deadline, from.deadline)
+	}
 	if k != nil && k.user == "" {
-		mine = merge(k.base, mine, s.values)
+		take(k, s)
 	}
 	var from *knowledge // what it continues
 	var left []*knowledge
 	if k == nil || user != "" {
-		from, left = r.continues(user), r.left(user)
+		from, left = r.continues(user), r.left(user, signIn)
 	}
 	renewal := from != nil && from.user == user && !signIn
 
@@ -295,9 +322,9 @@ func (w *world) commit(r *modelRequest, signIn bool) verdict {
 	since, fenced := w.now, r.began
 	var ending []*modelSession
 	for _, l := range left {
-		last := w.last(l, s, user, renewal)
+		last := w.last(l, s, user, renewal, signIn)
 		if l == from && last.goesOn() && (last.user == user || last.user == "" && l.user == "") {
-			mine = merge(l.base, mine, last.values)
+			take(l, last)
 		}
 		if l == from && renewal {
 			if !last.goesOn() || last.user != user {
@@ -308,7 +335,9 @@ func (w *world) commit(r *modelRequest, signIn bool) verdict {
 				fenced = l.deleted
 			}
 		}
-		if last.goesOn() || l.out && last.next == nil && last.ended == pgstore.SignedOut {
+		// One that is over points to the sign-in, too, so that another one in the same browser
+		// finds it.
+		if last.goesOn() || last.next == nil && user != "" && l.base != nil {
 			ending = append(ending, last)
 		}
 	}
@@ -323,25 +352,27 @@ func (w *world) commit(r *modelRequest, signIn bool) verdict {
 		v.ended = pgstore.Evicted
 	}
 	for _, e := range ending {
-		switch {
-		case e.user != "" && e.user != user:
-			e.ended = pgstore.SignedOut
-		case e.goesOn():
+		signIn := !renewal || e.user != user || !e.goesOn()
+		if e.goesOn() {
 			e.ended = pgstore.Renewed
+			if e.user != "" && e.user != user {
+				e.ended = pgstore.SignedOut
+			}
 		}
-		e.next, e.values = &successor{session: r.session, signIn: !renewal || e.user != user}, nil
+		e.next, e.values = &successor{session: r.session, signIn: signIn}, nil
 	}
 	for _, l := range r.known {
 		if slices.Contains(left, l) && l.phase == isRenewing {
 			l.phase = isContinued
 		}
 	}
-	s.write(w.now, mine)
+	s.write(w.now, deadline, mine)
 	s.since = since
 	isNew := k == nil
 	k = r.know(r.session)
 	k.isNew = k.isNew || isNew
-	k.phase, k.base, k.user = isLive, maps.Clone(r.values), user
+	k.phase = isLive
+	k.had(s, r.values, r.deadline)
 	r.becomes(r.session)
 	return wasStored
 }
@@ -363,10 +394,12 @@ func (r *modelRequest) continues(user string) (found *knowledge) {
 }
 
 // left are the sessions that a commit for user takes the place of: those renewed away and,
-// at a sign-in, those destroyed, so that another sign-in in the same browser finds it.
-func (r *modelRequest) left(user string) (list []*knowledge) {
+// at a sign-in, those that the request has ended itself. SignIn, which has the password, may
+// also end what has become of a session that was being renewed when the request began.
+func (r *modelRequest) left(user string, signIn bool) (list []*knowledge) {
 	for _, k := range r.known {
-		if k.phase == isRenewing || k.phase == isClosed && k.out && user != "" {
+		if k.phase == isRenewing || k.phase == isClosed && user != "" ||
+			signIn && k.phase == isOver && k.wasRenewed && (k.user == "" || k.user == user) {
 			list = append(list, k)
 		}
 	}
@@ -376,11 +409,11 @@ func (r *modelRequest) left(user string) (list []*knowledge) {
 // last follows the successors of a session that the request has left, as far as a commit
 // for user may: to sessions of the user that it had, not across a sign-in. A sign-in ends
 // what it finds, and so follows sign-ins, of its own user, too.
-func (w *world) last(l *knowledge, mine *modelSession, user string, renewal bool) *modelSession {
+func (w *world) last(l *knowledge, mine *modelSession, user string, renewal, signIn bool) *modelSession {
 	s := w.sessions[l.session]
-	for hops := 0; s.next != nil && l.base != nil && hops < maxLinks; hops++ {
+	for hops := 0; s.next != nil && (l.base != nil || signIn) && hops < maxLinks; hops++ {
 		next := w.sessions[s.next.session]
-		if next == mine || next.user != l.user && (renewal || next.user != user) || s.next.signIn && (renewal || user == "") {
+		if next == mine || (next.user != l.user || l.base == nil) && (renewal || next.user != user) || s.next.signIn && (renewal || user == "") {
 			break
 		}
 		s = next
@@ -414,23 +447,37 @@ func (w *world) victims(user string, besides []*modelSession, renewal bool) (vic
 	return others[:surplus], renewal || w.policy != pgstore.Reject
 }
 
-// signInValues is what SignIn puts into the session before it commits.
-func (r *modelRequest) signInValues(user string) {
-	another := func(u string) bool { return u != "" && u != user }
-	if another(r.values.user()) || slices.ContainsFunc(r.known, func(k *knowledge) bool { return k.phase == isRenewing && another(k.user) }) {
-		clear(r.values)
-	}
-	r.put(userKey, user)
+// isOf reports whether the request comes from a session of a user for whom is returns true.
+func (r *modelRequest) isOf(is func(string) bool) bool {
+	return is(r.values.user()) || slices.ContainsFunc(r.known, func(k *knowledge) bool { return k.phase == isRenewing && is(k.user) })
 }
 
-// revoke ends one session of the user, or what has become of it.
+// signIn is what SignIn does once it has renewed the token.
+func (w *world) signIn(r *modelRequest, user string) verdict {
+	owned := r.isOf(func(u string) bool { return u != "" })
+	if r.isOf(func(u string) bool { return u != "" && u != user }) {
+		r.clear()
+	}
+	r.put(userKey, user)
+	v := w.commit(r, true)
+	if v != wasStored {
+		r.remove(userKey)
+		if owned { // what is left would become nobody's, and then the next user's
+			r.clear()
+		}
+	}
+	return v
+}
+
+// revoke ends one session of the user, or what it has been renewed to. What has been signed
+// in after the session had ended is not meant.
 func (w *world) revoke(user string, session int) (ok bool) {
 	s := w.sessions[session]
 	for hops := 0; s.user == user; hops++ {
 		if s.goesOn() {
 			s.ended, ok = pgstore.Revoked, true
 		}
-		if s.next == nil || hops == maxLinks {
+		if s.next == nil || s.ended != pgstore.Renewed || hops == maxLinks {
 			break
 		}
 		s = w.sessions[s.next.session]
@@ -439,14 +486,26 @@ func (w *world) revoke(user string, session int) (ok bool) {
 }
 
 // revokeAll ends the user's sessions except keep, by request r, which may be nil, and sets
-// a fence. What r is renewing goes on.
+// a fence. What r is renewing goes on, and so does what other renewals have made of it.
 func (w *world) revokeAll(user string, keep int, r *modelRequest) (n int) {
-	for i, s := range w.sessions {
-		var k *knowledge
-		if r != nil {
-			k = r.of(i)
+	var spared []*modelSession
+	spare := func(s *modelSession) {
+		for spared = append(spared, s); s.next != nil && !s.next.signIn; spared = append(spared, s) {
+			s = w.sessions[s.next.session]
 		}
-		if !s.goesOn() || s.user != user || i == keep || k != nil && k.phase == isRenewing && k.user == user {
+	}
+	if keep >= 0 {
+		spare(w.sessions[keep])
+	}
+	if r != nil {
+		for _, k := range r.known {
+			if k.phase == isRenewing && k.user == user {
+				spare(w.sessions[k.session])
+			}
+		}
+	}
+	for _, s := range w.sessions {
+		if !s.goesOn() || s.user != user || slices.Contains(spared, s) {
 			continue
 		}
 		if s.alive() {
@@ -479,7 +538,7 @@ func (w *world) mayKeep(user string, r *modelRequest) bool {
 func (w *world) forget(user string) (n int) {
 	n = w.revokeAll(user, -1, nil)
 	for _, s := range w.sessions {
-		if s.ended != "" && s.next == nil && s.user == user {
+		if s.stored && s.next == nil && s.user == user {
 			s.user, s.values = "", nil
 		}
 	}

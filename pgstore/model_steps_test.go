@@ -138,7 +138,7 @@ func (m *model) call(ctx context.Context, s step, node int, r *modelRequest, act
 		if len(effects) > 1 {
 			changes = s.lost.changes
 		}
-		m.losing.arm(s.lost.after, changes, func(a answer) {
+		m.losing.arm(s.lost.after, changes, func(a reply) {
 			switch {
 			case a.committed && a.changed:
 				upTo(len(effects))
@@ -160,8 +160,15 @@ func (m *model) call(ctx context.Context, s step, node int, r *modelRequest, act
 		defer m.losing.disarm()
 	}
 	err = act()
-	upTo(len(effects))
+	if done > 0 || !saysInDoubt(err) {
+		upTo(len(effects))
+	}
 	return err, committed, other
+}
+
+// saysInDoubt reports whether the store says that it does not know.
+func saysInDoubt(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "whether it was stored is not known")
 }
 
 func (m *model) load(ctx context.Context, s step) error {
@@ -252,10 +259,7 @@ func (m *model) inRequest(ctx context.Context, r *realRequest, s step) error {
 	case "signin":
 		act = func() error { return store.SignIn(r.ctx, sm, s.value) }
 		effect(func() { m.renewToken(r.modelRequest) }, func() {
-			r.signInValues(s.value)
-			if v = m.commit(r.modelRequest, true); v != wasStored {
-				r.remove(userKey)
-			}
+			v = m.signIn(r.modelRequest, s.value)
 		})
 		want = func() error {
 			return map[verdict]error{wasDropped: pgstore.ErrEnded, wasRefused: pgstore.ErrUserLimit}[v]
@@ -293,6 +297,10 @@ func (m *model) inRequest(ctx context.Context, r *realRequest, s step) error {
 	if err := m.placeFences(ctx, r.modelRequest); err != nil {
 		return err
 	}
+	overwritten := false // before this step, so that the row cannot show what has become of an attempt
+	if k := r.of(r.session); k != nil {
+		overwritten = m.sessions[r.session].version != k.version
+	}
 	got, committed, other := m.call(ctx, s, r.node, r.modelRequest, act, effects...)
 	if r.session >= 0 {
 		m.sessions[r.session].token = sm.Token(r.ctx)
@@ -303,10 +311,12 @@ func (m *model) inRequest(ctx context.Context, r *realRequest, s step) error {
 	if s.lost != nil && s.lost.during != nil {
 		r.done = true // what it knows by now may depend on how the store found out
 	}
-	// Applied, and perhaps undone since, before the store could ask.
-	inDoubt := got != nil && committed && r.done &&
-		(strings.Contains(got.Error(), "whether it was stored is not known") || s.what == "signin" && errors.Is(got, pgstore.ErrEnded))
-	if err := wantError(got, want()); err != nil && !inDoubt {
+	// An error is right where the row cannot show whether an attempt was applied. One that was
+	// may have been undone before the store could ask.
+	doubt := saysInDoubt(got) && (overwritten && !committed || committed && r.done) ||
+		s.what == "signin" && committed && r.done && errors.Is(got, pgstore.ErrEnded)
+	r.done = r.done || saysInDoubt(got)
+	if err := wantError(got, want()); err != nil && !doubt {
 		return err
 	}
 	if v == wasRefused && s.what != "signin" {
