@@ -30,7 +30,7 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 	ids := []pgtype.UUID{uid}
 	_, ended, err := s.endLinked(ctx, "revoke session", uid, db.Ending{Reason: row.Revoked, User: userID}, func(left row.Row, link row.Link) bool {
 		ids = append(ids, link.To)
-		return left.User == userID
+		return left.User == userID && left.EndReason == row.Renewed // else somebody has signed in since it ended
 	})
 	if req := s.requestOf(ctx); req != nil && err == nil {
 		req.Revoked(userID, func(known *request.Session) bool { return slices.Contains(ids, known.ID) })

@@ -240,3 +240,25 @@ func TestRevokeDoesNotFollowToAnotherUser(t *testing.T) {
 	}
 	a.expect(t, "bob's", token, "bob:")
 }
+
+// Twice on "sign this device out", and in between its user has signed in there again.
+func TestRevokeDoesNotFollowASessionThatHadEnded(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
+	b := a.browser(t)
+	b.must("/login", "user", "alice")
+	id := pgstore.IDOf(b.token())
+	finish := b.hold("after", "signin", "user", "alice")
+	if ok, err := a.store.Revoke(t.Context(), "alice", id); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if status, body := finish(); status != http.StatusOK {
+		t.Fatal(status, body)
+	}
+	if ok, err := a.store.Revoke(t.Context(), "alice", id); ok || err != nil {
+		t.Error(ok, err)
+	}
+	if got := b.user(); got != "alice" {
+		t.Errorf("signed in: %q", got)
+	}
+}

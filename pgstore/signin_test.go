@@ -306,3 +306,12 @@ func TestSignInSaysThatTheManagerHasAnotherStore(t *testing.T) {
 	}
 	a.expect(t, "the device's", device.token(), "alice:")
 }
+
+// What a request puts after its Destroy is nobody's.
+func TestSignInKeepsWhatFollowsADestroy(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, migrated(t), pgstore.Config{})
+	browser := a.signedIn(t, "alice")
+	token := browser.do(destroy, put("cart"), signIn("bob"))
+	a.expect(t, "bob's", token, "bob: cart")
+}
