@@ -116,7 +116,7 @@ type knowledge struct {
 	user              string // whose it was then
 	version, deadline int    // then
 	deleted           int    // while renewing: since when
-	isNew             bool   // the request has made it
+	written           bool   // the request has stored it
 	wasRenewed        bool   // when it was looked for; whose it was is user
 }
 
@@ -284,21 +284,24 @@ func (w *world) commit(r *modelRequest, signIn bool) verdict {
 	}
 	s, k, user := w.sessions[r.session], r.of(r.session), r.values.user()
 	drop := func() verdict {
-		r.know(r.session).phase = isOver
-		r.becomes(r.session)
+		if !signIn { // else what is left may still become nobody's session
+			r.know(r.session).phase = isOver
+			r.becomes(r.session)
+		}
 		return wasDropped
 	}
 	switch {
 	case k == nil:
 	case k.phase != isLive:
 		return wasDropped
-	case k.user == user && maps.Equal(k.base, r.values) && k.deadline == r.deadline && (!k.isNew || s.alive() && s.user == user):
-		return wasKept // if it is new in this request, its cookie goes out only if it is alive
+	case k.user == user && maps.Equal(k.base, r.values) && k.deadline == r.deadline && (!k.written || s.alive() && s.user == user):
+		return wasKept // if this request has stored it, its cookie goes out only if it is alive
 	case !s.alive() || s.user != k.user: // ended stays ended, and changed hands
 		return drop()
 	case k.user == user:
 		s.write(w.now, mergeDeadline(k.deadline, r.deadline, s.deadline), merge(k.base, r.values, s.values))
 		k.had(s, r.values, r.deadline)
+		k.written = true
 		return wasStored
 	}
 
@@ -317,6 +320,11 @@ func (w *world) commit(r *modelRequest, signIn bool) verdict {
 		from, left = r.continues(user), r.left(user, signIn)
 	}
 	renewal := from != nil && from.user == user && !signIn
+	if !renewal && !signIn && user != "" && slices.ContainsFunc(r.known, func(k *knowledge) bool {
+		return k.phase == isOver && k.base != nil && k.user == user
+	}) {
+		return drop() // the user came from a session that is over
+	}
 
 	// What has become of the sessions that the request has left.
 	since, fenced := w.now, r.began
@@ -368,10 +376,8 @@ func (w *world) commit(r *modelRequest, signIn bool) verdict {
 	}
 	s.write(w.now, deadline, mine)
 	s.since = since
-	isNew := k == nil
 	k = r.know(r.session)
-	k.isNew = k.isNew || isNew
-	k.phase = isLive
+	k.phase, k.written = isLive, true
 	k.had(s, r.values, r.deadline)
 	r.becomes(r.session)
 	return wasStored
@@ -497,7 +503,7 @@ func (w *world) revokeAll(user string, keep int, r *modelRequest) (n int) {
 	if keep >= 0 {
 		spare(w.sessions[keep])
 	}
-	if r != nil {
+	if r != nil && keep >= 0 {
 		for _, k := range r.known {
 			if k.phase == isRenewing && k.user == user {
 				spare(w.sessions[k.session])
@@ -515,8 +521,8 @@ func (w *world) revokeAll(user string, keep int, r *modelRequest) (n int) {
 	}
 	if r != nil {
 		for _, k := range r.known {
-			if k.phase == isLive && k.user == user && k.session != keep {
-				k.phase = isClosed
+			if (k.phase == isLive || k.phase == isRenewing && keep < 0) && k.user == user && k.session != keep {
+				k.phase = isOver
 			}
 		}
 	}

@@ -125,11 +125,7 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 	if req != nil && !r.fence.IsZero() {
 		req.Fenced(r.user, r.fence)
 	}
-	switch {
-	case req == nil || err != nil && r.fence.IsZero():
-	case r.forget:
-		req.Forgot(r.user)
-	default:
+	if req != nil && (err == nil || !r.fence.IsZero()) {
 		req.Revoked(r.user, func(known *request.Session) bool {
 			return known.ID != r.keep && !slices.Contains(r.renewing, known.ID)
 		})

@@ -9,8 +9,7 @@
 //	Lost, LostWith         Over      Over       -       -       -          -
 //	Renewed                Renewing  Renewing   *       -       -          -
 //	SignedOut              -         Closed     Closed  Closed  Closed     Closed
-//	Revoked                -         Closed     -       -       Closed     -
-//	Forgot                 -         Over       -       -       Over       -
+//	Revoked                -         Over       -       -       Over       -
 //
 // One that the request has not looked for is as if Absent, but SignedOut makes it Closed. (It is
 // Renewing or Closed only if Delete finds it.) A live one that the database no longer has is Over.
@@ -86,9 +85,7 @@ func (r *Request) Renewing() (list []Session) {
 // HadOver returns the last session of user that the request had alive and that is over, but
 // for its own sign-out, or nil.
 func (r *Request) HadOver(user string) *Session {
-	over := r.list(func(s *Session) bool {
-		return (s.Phase == Over || s.Phase == Closed && s.Reason == row.Revoked) && s.Had() && s.User == user
-	})
+	over := r.list(func(s *Session) bool { return s.Phase == Over && s.Had() && s.User == user })
 	if len(over) == 0 {
 		return nil
 	}
@@ -279,22 +276,14 @@ func (r *Request) SignedOut(id pgtype.UUID, left row.Row, replaced bool) {
 }
 
 // Revoked records that this request has ended sessions of user itself: those for which
-// ended returns true.
-func (r *Request) Revoked(user string, ended func(*Session) bool) { r.closeAll(user, Closed, ended) }
-
-// Forgot records that this request has erased user: what follows is not that user's any
-// more, unless by SignIn.
-func (r *Request) Forgot(user string) {
-	r.closeAll(user, Over, func(*Session) bool { return true })
-}
-
-func (r *Request) closeAll(user string, to Phase, ended func(*Session) bool) {
+// ended returns true. Only SignIn makes that user's what follows.
+func (r *Request) Revoked(user string, ended func(*Session) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.sessions {
 		if s := &r.sessions[i]; s.User == user && (s.Phase == Live || s.Phase == Renewing) && ended(s) {
 			s.generation++
-			s.become(to, row.Revoked)
+			s.become(Over, row.Revoked)
 		}
 	}
 }

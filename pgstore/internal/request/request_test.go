@@ -135,16 +135,12 @@ func TestPhaseAfterEveryEvent(t *testing.T) {
 		{"SignedOut, gone", func(r *request.Request, id pgtype.UUID) { r.SignedOut(id, row.Row{}, false) },
 			[7]string{"", "", "closed", "closed", "closed", "closed", "closed"}},
 		{"Revoked", func(r *request.Request, _ pgtype.UUID) { r.Revoked("alice", all) },
-			[7]string{"", "", revoked, "", "", revoked, ""}},
+			[7]string{"", "", "over revoked", "", "", "over revoked", ""}},
 		{"Revoked, but not this one", func(r *request.Request, _ pgtype.UUID) {
 			r.Revoked("alice", func(*request.Session) bool { return false })
 		},
 			[7]string{"", "", "", "", "", "", ""}},
 		{"Revoked, of another user", func(r *request.Request, _ pgtype.UUID) { r.Revoked("bob", all) },
-			[7]string{"", "", "", "", "", "", ""}},
-		{"Forgot", func(r *request.Request, _ pgtype.UUID) { r.Forgot("alice") },
-			[7]string{"", "", "over revoked", "", "", "over revoked", ""}},
-		{"Forgot, of another user", func(r *request.Request, _ pgtype.UUID) { r.Forgot("bob") },
 			[7]string{"", "", "", "", "", "", ""}},
 		{"Fenced", func(r *request.Request, _ pgtype.UUID) { r.Fenced("alice", noon) },
 			[7]string{"", "", "", "", "", "", ""}},
@@ -216,7 +212,7 @@ func TestStoredDoesNotReviveWhatWasEndedBesideIt(t *testing.T) {
 	r.Found(id(1), alive("alice"), true)
 	r.Revoked("alice", func(*request.Session) bool { return true })
 	r.Stored(id(1), "alice", []byte("stored"), row.Stamp{Version: 4}, true, nil)
-	if s := session(t, &r, id(1)); s.Phase != request.Closed || s.Version != 3 || string(s.Base) != "loaded" {
+	if s := session(t, &r, id(1)); s.Phase != request.Over || s.Version != 3 || string(s.Base) != "loaded" {
 		t.Errorf("%+v", s)
 	}
 }

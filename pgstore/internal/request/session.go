@@ -16,10 +16,11 @@ const (
 	Absent Phase = iota
 	// Live: the request has found or stored it. A commit changes it.
 	Live
-	// Over: it ended or timed out, or a write to it was dropped. A commit is dropped.
+	// Over: it ended or timed out, or a write to it was dropped. A commit is dropped, and so
+	// is one of a new token for its user, unless SignIn makes it.
 	Over
-	// Closed: this request has ended it itself, by a sign-out or a revocation. A commit
-	// is dropped; what follows is a new session.
+	// Closed: this request has signed it out. A commit is dropped; what follows is a new
+	// session.
 	Closed
 	// Renewing: this request has renewed its token, or merged it into another session. A
 	// commit is dropped; one of a new token continues it.
