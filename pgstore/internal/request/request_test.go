@@ -511,7 +511,7 @@ func TestCallsMayOverlap(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for n, want := range []string{"continued", "closed", "over", "closed"} {
+	for n, want := range []string{"continued", "closed", "over", "over"} {
 		for _, n := range []byte{byte(n), byte(n) + 4} {
 			if got := phaseOf(&r, id(n)); got[:len(want)] != want {
 				t.Errorf("%d: %s, want %s", n, got, want)
