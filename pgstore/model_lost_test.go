@@ -27,6 +27,7 @@ type losingNext struct {
 type reply struct {
 	idle      bool // no transaction is open now
 	committed bool // one was
+	undone    bool // one was rolled back: the store has decided by what it had read
 	changed   bool // rows, durably
 }
 
@@ -85,7 +86,7 @@ func (c *losingAnyConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	c.losing.disarm()
-	_ = c.Conn.Close()
+	_ = c.Close()
 	next.then(a)
 	return 0, io.ErrUnexpectedEOF
 }
@@ -107,6 +108,8 @@ func readReply(b []byte) (a reply, ok bool) {
 			switch word {
 			case "COMMIT":
 				a.committed = true
+			case "ROLLBACK":
+				a.undone = true
 			case "INSERT", "UPDATE", "DELETE":
 				a.changed = a.changed || !strings.HasSuffix(tag, " 0")
 			}

@@ -140,15 +140,16 @@ func (m *model) call(ctx context.Context, s step, node int, r *modelRequest, act
 		}
 		m.losing.arm(s.lost.after, changes, func(a reply) {
 			switch {
+			case a.undone:
+				upTo(len(effects))
 			case a.committed && a.changed:
 				upTo(len(effects))
 				committed = true
-			case len(effects) > 1 && (a.changed || !a.idle):
-				upTo(1)
-				committed = a.changed
 			case a.changed:
 				upTo(1)
 				committed = true
+			case len(effects) > 1 && !a.idle:
+				upTo(1)
 			}
 			if during := s.lost.during; during != nil && (during.request%2 == 1) {
 				other = m.step(ctx, *during)
@@ -340,7 +341,7 @@ func (m *model) beside(ctx context.Context, s step) error {
 	store, sm := m.stores[node], m.sms[node]
 	var act func() error
 	var effect func()
-	want := func() error { return nil }
+	var want func() error
 	switch s.what {
 	case "revoke":
 		if !m.has(s.session) {

@@ -223,5 +223,5 @@ func wantError(got, want error) error {
 	if errors.Is(got, want) {
 		return nil
 	}
-	return fmt.Errorf("error %v, want %v", got, want)
+	return fmt.Errorf("error %s, want %s", fmt.Sprint(got), fmt.Sprint(want))
 }
