@@ -208,7 +208,10 @@ func TestNoTouchRenewalDoesNotExtend(t *testing.T) {
 	b := a.browser(t)
 	b.must("/login", "user", "alice")
 	age(t, a.pool, "20 minutes")
-	b.do(func(s *script, r *http.Request) error { pgstore.NoTouch(r.Context()); return s.app.sm.RenewToken(r.Context()) })
+	b.do(func(s *script, r *http.Request) error {
+		pgstore.NoTouch(r.Context())
+		return s.app.sm.RenewToken(r.Context())
+	})
 	if left := time.Until(rowOf(t, a.pool, b.token()).Expiry); left > 11*time.Minute {
 		t.Errorf("%s left", left)
 	}
