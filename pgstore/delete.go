@@ -97,9 +97,6 @@ func (s *Store) renew(ctx context.Context, req *tracked, id pgtype.UUID) error {
 	return nil
 }
 
-// maxLinks bounds how many links are followed from one session.
-const maxLinks = 8
-
 // signOut ends a session, or what renewals have made of one that this request had alive. It
 // returns what it has left, and whether a sign-in had replaced the session: that one is
 // left alone.
@@ -135,7 +132,7 @@ func (s *Store) endLinked(ctx context.Context, op string, id pgtype.UUID, end db
 		s.stat.ended.Add(int64(alive))
 		ended = ended || alive+pending > 0
 		link, linked := left.Link()
-		if !linked || hops == maxLinks || !follow(left, link) {
+		if !linked || hops == row.MaxHops || !follow(left, link) {
 			return left, ended, nil
 		}
 		id, end.Any = link.To, false

@@ -41,7 +41,8 @@ func (s *Store) Revoke(ctx context.Context, userID, id string) (bool, error) {
 // RevokeAll ends every session of the user, including the one that the calling
 // request came with, and returns how many were alive. Under Track it is also a fence:
 // a sign-in of this user whose request began before RevokeAll and commits after it
-// does not survive. The calling request itself may sign the user in again. What counts is
+// does not survive. The calling request itself may sign the user in again, by SignIn; to
+// renew its token is not enough. What counts is
 // the request that signs the user in: if a sign-in takes two, for a password and then a
 // code, the second has to check that the password is still the same. An empty userID is an
 // error.

@@ -20,13 +20,11 @@ import (
 // inserted freely.)
 
 // signInTx is that transaction: a session gets a user, changes its user, or continues
-// under a new token.
-//
-// The first round trip locks the user's row in scs_users, then the session's row and
-// those of the sessions that the request has left for it, and reads the user's sessions.
-// If somebody else has continued one of these, further ones follow the links. What to do
-// is decided by package rules, while the locks are held. The last round trip evicts,
-// writes, updates the user's index, and commits.
+// under a new token. The first round trip locks the user's row in scs_users, the session's
+// row and those of the sessions that the request has left for it, and reads the user's
+// sessions. If somebody else has continued one of these, further ones follow the links.
+// Package rules then decides, while the locks are held. The last round trip evicts, writes,
+// updates the user's index, and commits.
 //
 // It runs at READ COMMITTED. With a snapshot taken before the lock was granted, two
 // sign-ins would not see each other, and both would find room.

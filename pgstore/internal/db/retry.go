@@ -18,9 +18,9 @@ const (
 
 // Do runs f under the timeout instead of the caller's cancellation, and runs it again
 // after a transient fault. f must be safe to run twice, also if its first run has
-// committed and only the answer was lost: reads and touches are by nature, data writes
-// because they expect a version, endings because they end only what is alive, and a
-// sign-in because it neither counts nor evicts its own session.
+// committed and only the answer was lost: reads and touches are by nature, endings because
+// they end only what is alive, data writes and sign-ins because they look first whether
+// the row shows an earlier attempt.
 //
 // f must not change what a request knows: a run that fails would leave it half changed.
 // Callers do that after Do has returned.

@@ -70,6 +70,10 @@ type Link struct {
 	To     pgtype.UUID
 }
 
+// MaxHops bounds how many links are followed. More than a few take as many requests that
+// overlap, each of which renews the session.
+const MaxHops = 8
+
 // What a link begins with.
 const (
 	linkOfRenewal = 1
@@ -87,7 +91,7 @@ func (l Link) Encode() []byte {
 
 // Link returns the link that the row holds, if it does.
 func (r *Row) Link() (l Link, ok bool) {
-	if r.EndReason == "" || r.Version != linked || len(r.Data) != 1+len(l.To.Bytes) {
+	if r.EndReason == "" || r.Version != linked || len(r.Data) != 1+len(l.To.Bytes) || r.Data[0] > linkOfSignIn {
 		return l, false
 	}
 	l.SignIn, l.To.Valid = r.Data[0] == linkOfSignIn, true

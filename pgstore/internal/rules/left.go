@@ -20,10 +20,6 @@ type Left struct {
 	stuck bool        // the next one must not be
 }
 
-// maxHops bounds how many links are followed. More than a few take as many requests that
-// overlap, each of which renews the session.
-const maxHops = 8
-
 // Follow returns the index of a session in Left whose row is linked, and the one to read
 // next. Links are followed only from a session that the request had alive, or by SignIn, and
 // those of sign-ins only by a sign-in: it ends what it finds there. (What a request stores
@@ -32,7 +28,7 @@ func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
 	for i := range f.Left {
 		l := &f.Left[i]
 		link, linked := l.Row.Link()
-		if !linked || l.stuck || l.hops == maxHops || !l.Had() && !f.SignIn || link.To == f.ID || link.SignIn && (f.Renewal || f.User == "") {
+		if !linked || l.stuck || l.hops == row.MaxHops || !l.Had() && !f.SignIn || link.To == f.ID || link.SignIn && (f.Renewal || f.User == "") {
 			continue
 		}
 		return i, link.To, true
