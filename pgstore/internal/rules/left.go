@@ -64,7 +64,7 @@ func (f *Facts) Successions() (list []Succession) {
 		case l.open() && l.Row.User != "" && l.Row.User != f.User:
 			s.Reason = row.SignedOut // of that user, who has not signed in again
 		case l.open():
-		case !linked && f.User != "" && l.Had() && l.Row.Present:
+		case !linked && f.User != "" && l.Had() && l.Row.Over() != "":
 			s.Reason, s.Link.SignIn = l.Row.Over(), true
 		default:
 			continue
