@@ -468,6 +468,9 @@ func (m *model) expire(ctx context.Context, session int) error {
 // placeFences moves fences from before the request's beginning to long before it. The
 // store decides to the millisecond which of them was first; here it must not matter.
 func (m *model) placeFences(ctx context.Context, r *modelRequest) error {
+	if err := m.readFences(ctx); err != nil {
+		return err
+	}
 	for user, f := range m.fences {
 		set := m.set[user]
 		if moved := f.at < r.began; moved != set.moved {

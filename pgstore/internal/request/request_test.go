@@ -248,6 +248,21 @@ func TestRenewedLeavesASessionThatIsOver(t *testing.T) {
 	}
 }
 
+// A sign-out by the request itself makes what follows new, whoever had ended the session.
+func TestHadOverLeavesOutWhatTheRequestHasSignedOut(t *testing.T) {
+	t.Parallel()
+	var r request.Request
+	r.Found(id(1), alive("alice"), true)
+	r.Revoked("alice", func(*request.Session) bool { return true })
+	if r.HadOver("alice") == nil {
+		t.Error("revoked by the request itself: nil")
+	}
+	r.SignedOut(id(1), ended(row.Revoked, "alice"), false)
+	if s := r.HadOver("alice"); s != nil {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestSignedOutSaysWhetherASignInWasFaster(t *testing.T) {
 	t.Parallel()
 	var r request.Request
