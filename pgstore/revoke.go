@@ -173,6 +173,8 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 				}
 			}
 		case !r.keep.Valid, kept.Alive() && kept.User == r.user, !kept.Present && len(r.renewing) > 0:
+		case !r.sent.IsZero() && fence.After(r.sent):
+			return errInDoubt // an earlier attempt may have been applied, and the kept one revoked since
 		default:
 			return ErrNotLive
 		}
