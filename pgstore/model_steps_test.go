@@ -303,6 +303,9 @@ func (m *model) inRequest(ctx context.Context, r *realRequest, s step) error {
 		overwritten = m.sessions[r.session].version != k.version
 	}
 	got, committed, other := m.call(ctx, s, r.node, r.modelRequest, act, effects...)
+	if committed && s.what == "revoke all" {
+		m.repeatRevocation(s, r.modelRequest)
+	}
 	if r.session >= 0 {
 		m.sessions[r.session].token = sm.Token(r.ctx)
 	}
@@ -388,7 +391,10 @@ func (m *model) beside(ctx context.Context, s step) error {
 	if s.lost != nil && s.what == "forget" {
 		s.lost = &lost{after: s.lost.after} // a second Forget would forget who has signed in since
 	}
-	err, _, other := m.call(ctx, s, node, nil, act, effect)
+	err, committed, other := m.call(ctx, s, node, nil, act, effect)
+	if committed && s.what == "revoke all" {
+		m.repeatRevocation(s, nil)
+	}
 	if other != nil {
 		return fmt.Errorf("meanwhile: %w", other)
 	}
@@ -399,6 +405,15 @@ func (m *model) beside(ctx context.Context, s step) error {
 		err = m.readFences(ctx)
 	}
 	return err
+}
+
+// repeatRevocation repeats a RevokeAll whose answer was lost, if another one has moved the
+// fence meanwhile: it cannot tell, and ends all that there is by then.
+func (m *model) repeatRevocation(s step, r *modelRequest) {
+	if during := s.lost.during; during != nil && during.what == "revoke all" && m.fences[s.value].by != r {
+		m.now++
+		m.revokeAll(s.value, -1, r)
+	}
 }
 
 // iterate changes or destroys one session in sm.Iterate, perhaps after another step has.

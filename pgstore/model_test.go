@@ -37,6 +37,42 @@ func TestSchedulesMatchTheModel(t *testing.T) {
 	}
 }
 
+// What schedules have shown to be wrong.
+func TestSchedulesThatFailed(t *testing.T) {
+	t.Parallel()
+	n := newNodes(t)
+	load := func(request int) step { return step{request: request, what: "load"} }
+	do := func(request int, what string) step { return step{request: request, what: what, key: "a", value: "new"} }
+	user := func(request int, what, user string) step {
+		return step{request: request, what: what, key: userKey, value: user}
+	}
+	losing := func(after int, s, during step) step {
+		s.lost = &lost{after: after, during: &during}
+		return s
+	}
+	first := step{what: "load", session: -1}
+	anonymous, alices := []step{first, do(0, "write")}, []step{first, user(0, "signin", "alice")}
+	for name, steps := range map[string][]step{
+		"SignIn keeps what follows a Destroy": append(alices, load(2), do(2, "destroy"), do(2, "put"), user(2, "signin", "bob")),
+		"a renewal after a dropped commit does not revive what was destroyed": append(anonymous, load(1), load(2), do(2, "destroy"),
+			do(1, "write"), do(1, "renew"), do(1, "commit")),
+		"a SignIn after a dropped commit ends what another one has made": append(anonymous, load(1), load(2),
+			user(2, "signin", "alice"), do(1, "write"), user(1, "signin", "alice")),
+		"SignIn over a session whose user was removed": append(alices, load(2), load(3), do(3, "no user"), do(3, "commit"),
+			user(2, "signin", "alice")),
+		"a revocation repeated, and a sign-in in between": append(alices, load(1),
+			losing(0, user(0, "revoke", "alice"), user(1, "signin", "alice"))),
+		"RevokeOthers in doubt": append(alices, load(2), load(3),
+			losing(2, user(2, "revoke others", "alice"), user(3, "revoke all", "alice"))),
+		"Put of a user after Destroy of a revoked session": append(alices, load(1), user(0, "forget", "alice"),
+			do(1, "destroy"), user(1, "user", "alice"), do(1, "commit")),
+	} {
+		if err := n.play(t, schedule{steps: steps}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // shrink takes away what is not needed to fail.
 func shrink(t *testing.T, n *nodes, s schedule, err error) (schedule, error) {
 	try := func(fewer schedule) bool {
