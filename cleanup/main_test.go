@@ -1,14 +1,12 @@
 package cleanup_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scspg/scspg/internal/pgtest"
-	"github.com/scspg/scspg/internal/pgtest/pglocal"
 	"github.com/scspg/scspg/migrations"
 )
 
@@ -34,24 +32,6 @@ func migrated(t testing.TB, opts ...pgtest.Option) *pgxpool.Pool {
 func schemaOf(t testing.TB, pool *pgxpool.Pool) string {
 	t.Helper()
 	return pgtest.Query[string](t, pool, `SELECT current_schema()`)
-}
-
-// ownServer starts a server that the test may kill, and that nobody else writes to.
-func ownServer(t testing.TB) *pglocal.Server {
-	t.Helper()
-	s, err := pglocal.Start(t.Context(), "fsync=off")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("it needs a server of its own: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
 }
 
 var modes = []pgx.QueryExecMode{

@@ -10,7 +10,7 @@ import (
 
 func TestSweepSurvivesARestartOfTheServer(t *testing.T) {
 	t.Parallel()
-	srv := ownServer(t)
+	srv := pgtest.OwnServer(t)
 	pool := pgtest.PoolOn(t, srv.DSN, "")
 	migrateIn(t, pool)
 	insertSessions(t, pool, 0, 20_000, "-3 days", "")

@@ -66,7 +66,7 @@ func TestSweepNeverDeletesWhatIsExtendedMeanwhile(t *testing.T) {
 // Beside others who write it makes smaller batches, and rests.
 func TestSweepGivesWayToTraffic(t *testing.T) {
 	t.Parallel()
-	srv := ownServer(t) // transactions count for the whole of a server
+	srv := pgtest.OwnServer(t) // transactions count for the whole of a server
 	pool := pgtest.PoolOn(t, srv.DSN, "")
 	migrateIn(t, pool)
 	const n = 30_000
