@@ -54,11 +54,6 @@ func (w *wire) Flush() {
 	w.flushed++
 }
 
-func (w *wire) Push(target string, _ *http.PushOptions) error {
-	w.pushed = target
-	return nil
-}
-
 func (w *wire) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.hijacked = true
 	return nil, nil, nil
@@ -165,8 +160,8 @@ func TestAnswerPassesOnWhatTheServerCanDo(t *testing.T) {
 		t.Errorf("ReadFrom: %d, %v, of %v", n, err, w.readFrom)
 	}
 	h.(http.Flusher).Flush()
-	if err := h.(http.Pusher).Push("/style.css", nil); err != nil || w.pushed != "/style.css" || w.flushed != 1 {
-		t.Errorf("%v, pushed %q, flushed %d times", err, w.pushed, w.flushed)
+	if w.flushed != 1 {
+		t.Errorf("flushed %d times", w.flushed)
 	}
 	if _, _, err := h.(http.Hijacker).Hijack(); err != nil || !w.hijacked {
 		t.Errorf("Hijack: %v", err)
@@ -182,7 +177,7 @@ func TestAnswerSaysWhatTheServerCannotDo(t *testing.T) {
 	a := &answer{ResponseWriter: plainWriter{rec}, withhold: oldOnly}
 	a.Flush() // has no way to say so
 	_, _, hijack := a.Hijack()
-	for name, err := range map[string]error{"Hijack": hijack, "FlushError": a.FlushError(), "Push": a.Push("/", nil)} {
+	for name, err := range map[string]error{"Hijack": hijack, "FlushError": a.FlushError()} {
 		if !errors.Is(err, http.ErrNotSupported) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -20,11 +20,14 @@ const maxDataBytes = 1<<30 - 1<<16
 
 // write is one call of CommitCtx, checked by newWrite.
 type write struct {
-	db.Write
+	rules.Commit
 	standIn bool  // the token was a key of All
 	version int64 // of the session when All read it
-	keyed   bool  // the data says whose session it is, if only that it is nobody's
-	signIn  bool  // Store.SignIn commits
+}
+
+// row is what is written to the session's row.
+func (w *write) row() db.Write {
+	return db.Write{ID: w.ID, User: w.User, Data: w.Data, TTL: w.TTL, Unseen: w.Unseen}
 }
 
 // newWrite checks what can be checked without the database.
@@ -45,8 +48,8 @@ func (s *Store) newWrite(ctx context.Context, req *tracked, token string, data [
 		}
 	}
 	w.ID, w.version, w.standIn = idOf(token)
-	_, w.signIn = ctx.Value(aliveKey{}).(*bool)
-	w.User, w.keyed = user, ok && keyed
+	_, w.SignIn = ctx.Value(aliveKey{}).(*bool)
+	w.User, w.Keyed = user, ok && keyed
 	w.TTL, w.Unseen = time.Until(expiry), mustNotTouch(ctx, req)
 	if w.Data = data; data == nil {
 		w.Data = []byte{}
@@ -110,19 +113,19 @@ func (s *Store) commitPlain(ctx context.Context, w write) (alive bool, err error
 	var out outcome
 	err = s.do(ctx, "commit session", func(ctx context.Context) (err error) {
 		out = outcome{Merged: rules.Merged{Bytes: w.Data}}
-		if out.Written, err = s.db.Update(ctx, w.Write, db.AnyVersion); err != nil || out.OK {
+		if out.Written, err = s.db.Update(ctx, w.row(), db.AnyVersion); err != nil || out.OK {
 			return err
 		}
 		if w.User == "" {
-			if out.Written, err = s.db.Insert(ctx, w.Write); err != nil || out.OK {
+			if out.Written, err = s.db.Insert(ctx, w.row()); err != nil || out.OK {
 				return err
 			}
 		}
-		out, err = tx.signIn(ctx)
+		out, err = tx.run(ctx)
 		return err
 	})
 	if err == nil {
-		s.count(out)
+		s.countWrite(out)
 	}
 	return out.OK, err
 }
@@ -144,108 +147,100 @@ func (s *Store) commitStandIn(ctx context.Context, w write) (alive bool, err err
 				return err
 			}
 		}
-		out.Written, err = tx.send(w.Data, w.version, func() (db.Written, error) { return s.db.Update(ctx, w.Write, w.version) })
+		out.Written, err = tx.send(w.Data, w.version, func() (db.Written, error) { return s.db.Update(ctx, w.row(), w.version) })
 		return err
 	})
 	if err == nil && !out.OK {
 		err = ErrStale
 	}
 	if err == nil {
-		s.count(out)
+		s.countWrite(out)
 	}
 	return out.OK, err
 }
 
 // commitTracked commits under Track, which knows what the request has loaded.
 func (s *Store) commitTracked(ctx context.Context, req *tracked, w write) (alive bool, err error) {
-	facts := rules.Commit{User: w.User, Keyed: w.keyed, Data: w.Data, SignIn: w.signIn}
 	known, ok := req.Session(w.ID)
-	if ok && known.Phase != request.Absent {
-		facts.Session = &known
+	if ok && known.Phase != request.Absent { // scs would draw another token for it; this one is as good
+		w.Session = &known
 	}
-	if facts.Session == nil || known.User != w.User {
-		facts.Left, facts.HadOver = req.Left(), req.HadOver(w.User)
+	var left []request.Session
+	if w.Session == nil || known.User != w.User {
+		left, w.HadOver = req.Left(), req.HadOver(w.User)
 		for _, s := range req.Renewing() { // or signing in on
-			if w.signIn && (s.User == "" || s.User == w.User) {
-				facts.Left = append(facts.Left, s)
+			if w.SignIn && (s.User == "" || s.User == w.User) {
+				left = append(left, s)
 			}
 		}
+		w.Left = rules.LeftOf(left)
 	}
-	way := facts.Way()
+	way := w.Way()
 	switch way {
 	case rules.Keep:
 		return true, s.touchIfDue(ctx, req, known, w.TTL)
 	case rules.DropWith:
-		req.LostWith(w.ID, *facts.HadOver)
+		req.LostWith(w.ID, *w.HadOver)
 		fallthrough
 	case rules.Drop:
-		s.stat.dropped.Add(1)
+		s.count(func(c *Stat) { c.Dropped++ })
 		return false, nil
 	}
 
 	tx := s.newSignInTx(req, w)
-	f := &tx.facts
-	f.Session = facts.Session
-	for _, left := range facts.Left {
-		f.Left = append(f.Left, rules.Left{Session: left})
-	}
-	f.Continues, f.Renewal = facts.Continues()
-	tx.fresh = facts.Session == nil && way == rules.SignIn
+	tx.stays = way == rules.Update || way == rules.Merge
+	tx.fresh = w.Session == nil && way == rules.SignIn
 	var out outcome
 	err = s.do(ctx, "commit session", func(ctx context.Context) (err error) {
 		out = outcome{Merged: rules.Merged{Bytes: w.Data}}
-		first := f.Sent == nil // else the row must show what has become of the earlier attempt
+		first := tx.facts.Sent == nil // else the row must show what has become of the earlier attempt
 		switch {
 		case first && way == rules.Update:
-			out.Written, err = tx.send(w.Data, known.Version, func() (db.Written, error) { return s.db.Update(ctx, w.Write, known.Version) })
+			out.Written, err = tx.send(w.Data, known.Version, func() (db.Written, error) { return s.db.Update(ctx, w.row(), known.Version) })
 		case first && way == rules.Insert:
-			out.Written, err = tx.send(w.Data, 0, func() (db.Written, error) { return s.db.Insert(ctx, w.Write) })
+			out.Written, err = tx.send(w.Data, 0, func() (db.Written, error) { return s.db.Insert(ctx, w.row()) })
 		}
-		if err != nil || out.OK {
-			return err
+		if err == nil && !out.OK {
+			out, err = tx.run(ctx)
 		}
-		if way == rules.Update || way == rules.Merge {
-			out, err = tx.merge(ctx)
-			return err
-		}
-		out, err = tx.signIn(ctx)
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	s.count(out)
+	s.countWrite(out)
 	if !out.OK {
-		if !w.signIn { // else the commit that follows may still make it nobody's session
+		if !w.SignIn { // else the commit that follows may still make it nobody's session
 			req.Lost(w.ID, out.met)
 		}
 		return false, nil
 	}
-	if w.Unseen && facts.Session != nil {
+	if w.Unseen && w.Session != nil {
 		out.Now = known.Now.Add(time.Since(known.TakenAt)) // see db.Written
 	}
-	req.Stored(w.ID, w.User, w.Data, out.Stamp, bytes.Equal(w.Data, out.Bytes), facts.Left)
+	req.Stored(w.ID, w.User, w.Data, out.Stamp, bytes.Equal(w.Data, out.Bytes), left)
 	return true, nil
 }
 
-// count adds what became of a write to the counters.
-func (s *Store) count(out outcome) {
-	c := &s.stat
-	if !out.OK {
-		c.dropped.Add(1)
-		return
-	}
-	c.writes.Add(1)
-	c.evictions.Add(int64(out.evicted))
-	if out.signedIn {
-		c.signIns.Add(1)
-	}
-	if out.Conflict {
-		c.conflicts.Add(1)
-	}
-	if out.Kept {
-		c.merges.Add(1)
-	}
+// countWrite adds what became of a write to the counters.
+func (s *Store) countWrite(out outcome) {
+	s.count(func(c *Stat) {
+		if !out.OK {
+			c.Dropped++
+			return
+		}
+		c.Writes++
+		c.Evictions += int64(out.evicted)
+		if out.signedIn {
+			c.SignIns++
+		}
+		if out.Conflict {
+			c.Conflicts++
+		}
+		if out.Kept {
+			c.Merges++
+		}
+	})
 }
 
 // touchIfDue sets the session's last-seen time to now and its expiry to ttl from now,
@@ -257,7 +252,7 @@ func (s *Store) touchIfDue(ctx context.Context, req *tracked, known request.Sess
 	after := s.cfg.touchAfter(max(ttl, known.Window))
 	due := !mustNotTouch(ctx, req) && rules.TouchDue(known.Stamp, time.Since(known.TakenAt), ttl, after)
 	if !due && !known.New && !known.Written {
-		s.stat.skips.Add(1)
+		s.count(func(c *Stat) { c.Skips++ })
 		req.NotTouched(known, known.Version)
 		return nil
 	}
@@ -276,13 +271,13 @@ func (s *Store) touchIfDue(ctx context.Context, req *tracked, known request.Sess
 	case err != nil:
 		return err
 	case out.OK:
-		s.stat.touches.Add(1)
+		s.count(func(c *Stat) { c.Touches++ })
 		req.Touched(known, out.Stamp)
 	case met.Alive() && met.User == known.User:
-		s.stat.skips.Add(1)
+		s.count(func(c *Stat) { c.Skips++ })
 		req.NotTouched(known, met.Version)
 	default:
-		s.stat.dropped.Add(1)
+		s.count(func(c *Stat) { c.Dropped++ })
 		req.Lost(known.ID, met)
 	}
 	return nil

@@ -109,12 +109,5 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buf, err
 }
 
-func (a *answer) Push(target string, opts *http.PushOptions) error {
-	if p, ok := a.ResponseWriter.(http.Pusher); ok {
-		return p.Push(target, opts)
-	}
-	return http.ErrNotSupported
-}
-
 // Unwrap is for http.ResponseController, which finds the rest.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

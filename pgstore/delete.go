@@ -92,7 +92,7 @@ func (s *Store) renew(ctx context.Context, req *tracked, id pgtype.UUID) error {
 	if attempts > 1 { // it may have been done by the first one, and a fence set since
 		clock.Read = clock.Earliest(began)
 	}
-	s.stat.ended.Add(int64(renewed))
+	s.count(func(c *Stat) { c.Ended += int64(renewed) })
 	req.Renewed(id, left, clock.Read)
 	return nil
 }
@@ -129,7 +129,7 @@ func (s *Store) endLinked(ctx context.Context, op string, id pgtype.UUID, end db
 		if err != nil {
 			return left, ended, err
 		}
-		s.stat.ended.Add(int64(alive))
+		s.count(func(c *Stat) { c.Ended += int64(alive) })
 		ended = ended || alive+pending > 0
 		link, linked := left.Link()
 		if !linked || hops == row.MaxHops || !follow(left, link) {

@@ -22,11 +22,11 @@ func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error)
 	if req == nil {
 		s.noteUntracked(ctx)
 	}
-	s.stat.finds.Add(1)
+	s.count(func(c *Stat) { c.Finds++ })
 	id, _, standIn := idOf(token)
 	if standIn {
 		// A key of All names a session and must not open it.
-		s.stat.misses.Add(1)
+		s.count(func(c *Stat) { c.Misses++ })
 		return nil, false, nil
 	}
 	var r row.Row
@@ -45,7 +45,7 @@ func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error)
 		req.Found(id, r, readable)
 	}
 	if !readable {
-		s.stat.misses.Add(1)
+		s.count(func(c *Stat) { c.Misses++ })
 		return nil, false, nil
 	}
 	return r.Data, true, nil
@@ -61,7 +61,7 @@ func (s *Store) readable(ctx context.Context, id pgtype.UUID, data []byte) bool 
 	if err == nil {
 		return true
 	}
-	s.stat.badRows.Add(1)
+	s.count(func(c *Stat) { c.BadRows++ })
 	s.cfg.Logger.ErrorContext(ctx, "pgstore: a session's data is damaged; it is treated as not found",
 		"session", id.String(), "bytes", len(data), "error", err)
 	return false

@@ -120,7 +120,7 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 			before := r.ended
 			err = s.do(ctx, r.op, func(ctx context.Context) error { return s.revokePage(ctx, r, before) })
 			again = again || r.full && r.ended > before
-			s.stat.ended.Add(int64(r.ended - before))
+			s.count(func(c *Stat) { c.Ended += int64(r.ended - before) })
 		}
 	}
 	if req != nil && !r.fence.IsZero() {

@@ -26,6 +26,9 @@ import (
 // Package rules then decides, while the locks are held. The last round trip evicts, writes,
 // updates the user's index, and commits.
 //
+// A session that stays its user's goes the same way, without the user's lock, if others have
+// written it: while its row is locked the changes are merged, so nothing has to be repeated.
+//
 // It runs at READ COMMITTED. With a snapshot taken before the lock was granted, two
 // sign-ins would not see each other, and both would find room.
 type signInTx struct {
@@ -33,6 +36,7 @@ type signInTx struct {
 	req    *tracked // nil without Track
 	write  write
 	facts  rules.Facts
+	stays  bool // the session stays its user's
 	fresh  bool // nobody else knows the token, and this is the first attempt: its row need not be locked
 	client db.Client
 	// trimmed: the user has more sessions than are read at once, but no more than may be.
@@ -41,10 +45,8 @@ type signInTx struct {
 
 // newSignInTx returns the transaction for w, of a request that may be nil.
 func (s *Store) newSignInTx(req *tracked, w write) *signInTx {
-	tx := &signInTx{store: s, req: req, write: w, facts: rules.Facts{
-		ID: w.ID, User: w.User, Keyed: w.keyed, Data: w.Data, TTL: w.TTL, SignIn: w.signIn, Continues: -1,
-		Policy: rules.Policy(s.cfg.LimitPolicy),
-	}}
+	tx := &signInTx{store: s, req: req, write: w, facts: rules.Facts{Commit: w.Commit, Policy: rules.Policy(s.cfg.LimitPolicy)}}
+	tx.facts.Continues, tx.facts.Renewal = w.Continues()
 	if req != nil {
 		tx.facts.Began = req.began
 		tx.facts.Exempt = func(fence time.Time) bool { return req.Exempt(w.User, fence) }
@@ -52,10 +54,13 @@ func (s *Store) newSignInTx(req *tracked, w write) *signInTx {
 	return tx
 }
 
-// signIn runs the transaction.
-func (tx *signInTx) signIn(ctx context.Context) (out outcome, err error) {
+// enters reports whether the session enters the index of a user, or stays in it anew.
+func (tx *signInTx) enters() bool { return tx.facts.User != "" && !tx.stays }
+
+// run runs the transaction.
+func (tx *signInTx) run(ctx context.Context) (out outcome, err error) {
 	s, f := tx.store, &tx.facts
-	if f.User != "" {
+	if tx.enters() {
 		// The app's code, before any lock or connection is taken.
 		if f.Limit, err = s.cfg.limitOf(ctx, f.User); err != nil {
 			return out, err
@@ -96,7 +101,7 @@ func (tx *signInTx) attempt(ctx context.Context) (out outcome, err error) {
 			out = outcome{met: v.Met}
 			return nil
 		case rules.Refused:
-			s.stat.refusals.Add(1)
+			s.count(func(c *Stat) { c.Refusals++ })
 			return ErrUserLimit
 		case rules.Unkeyed:
 			return errUnkeyed
@@ -134,7 +139,7 @@ func (tx *signInTx) trim(ctx context.Context) error {
 			f.Others = append(kept, page...)
 			v := f.Trim()
 			if v.Outcome == rules.Refused {
-				s.stat.refusals.Add(1)
+				s.count(func(c *Stat) { c.Refusals++ })
 				return ErrUserLimit
 			}
 			kept = v.Stay
@@ -144,7 +149,7 @@ func (tx *signInTx) trim(ctx context.Context) error {
 			if err := t.Commit(ctx, b); err != nil {
 				return err
 			}
-			s.stat.evictions.Add(int64(evicted))
+			s.count(func(c *Stat) { c.Evictions += int64(evicted) })
 			return nil
 		})
 		if err != nil {
@@ -169,11 +174,13 @@ func (tx *signInTx) read(ctx context.Context, t *db.Tx) error {
 	f := &tx.facts
 	f.Current = row.Row{}
 	b := t.Begin()
-	if f.User != "" {
+	if tx.enters() {
 		b.LockUser(f.User, &f.Fence)
 	}
 	if !tx.fresh { // else there should be no row; if there is one, SignIn fails, and the next attempt locks it
 		b.Lock(f.ID, &f.Current)
+	}
+	if tx.enters() && !tx.fresh {
 		b.SignedIn(f.User, f.ID, &f.Since)
 	}
 	for i := range f.Left {
@@ -189,36 +196,29 @@ func (tx *signInTx) read(ctx context.Context, t *db.Tx) error {
 		}
 		b.UserSessions(f.User, pgtype.UUID{}, most, &f.Others)
 	}
-	if f.User != "" {
+	if tx.enters() {
 		b.Clock(&f.Clock) // last, so that no wait for a lock comes after it
 	}
 	err := t.Send(ctx, b)
 	tx.fresh = false
-	for err == nil {
-		i, to, ok := f.Follow()
-		if !ok {
-			break
-		}
+	for i, to, ok := f.Follow(); ok && err == nil; i, to, ok = f.Follow() {
 		var r row.Row
 		var since time.Time
 		b := t.Batch()
 		b.Lock(to, &r)
 		b.SignedIn(f.User, to, &since)
-		if err = t.Send(ctx, b); err == nil {
-			f.Followed(i, to, r, since)
-		}
+		err = t.Send(ctx, b)
+		f.Followed(i, to, r, since)
 	}
 	return err
 }
 
 // carryOut ends the sessions that have to go, writes this one, and commits.
 func (tx *signInTx) carryOut(ctx context.Context, t *db.Tx, v rules.Verdict) (out outcome, err error) {
-	f, w := &tx.facts, tx.write.Write
-	out.Merged, out.signedIn = f.Merge(), f.User != ""
+	f := &tx.facts
+	out.Merged, out.signedIn = f.Merge(), tx.enters()
+	w := tx.write.row()
 	w.Data, w.TTL = out.Bytes, out.TTL
-	if w.Unseen && f.Renewal { // under NoTouch, a renewal does not extend the session
-		w.TTL = min(w.TTL, f.Left[f.Continues].Row.Expiry.Sub(f.Left[f.Continues].Row.Now))
-	}
 
 	b := t.Batch()
 	tx.end(b, v, &out.evicted)
@@ -226,53 +226,24 @@ func (tx *signInTx) carryOut(ctx context.Context, t *db.Tx, v rules.Verdict) (ou
 		b.Link(s.ID, s.Reason, s.Link)
 		b.Delist(s.User, s.ID)
 	}
-	if f.Current.Present {
+	switch {
+	case tx.stays:
+		b.Update(w, f.Current.Version, &out.Written)
+	case f.Current.Present:
 		b.SwitchUser(w, &out.Written)
-	} else {
+	default:
 		b.SignIn(w, &out.Written)
 	}
 	if f.Current.User != f.User {
 		// The sweep deletes the index row of the session's last user only.
 		b.Delist(f.Current.User, f.ID)
 	}
-	if f.User != "" {
+	if tx.enters() {
 		b.Enlist(f.User, f.ID, f.SignedInAt(), tx.client)
 	}
 	out.Written, err = tx.send(w.Data, f.Current.Version, func() (db.Written, error) {
 		err := t.Commit(ctx, b)
 		return out.Written, err
-	})
-	return out, err
-}
-
-// merge commits over a newer version of the session. It locks the row, merges, and
-// updates, so no other write can come in between and there is nothing to repeat.
-func (tx *signInTx) merge(ctx context.Context) (out outcome, err error) {
-	f, w := &tx.facts, tx.write.Write
-	err = tx.store.db.InTx(ctx, func(t *db.Tx) error {
-		out = outcome{}
-		b := t.Begin()
-		b.Lock(f.ID, &f.Current)
-		if err := t.Send(ctx, b); err != nil {
-			return err
-		}
-		if !f.Current.Alive() || f.Current.User != f.Session.User {
-			out.met = f.Current
-			return nil
-		}
-		if earlier := f.Attempted(); earlier != rules.Granted {
-			out, err = tx.repeated(earlier)
-			return err
-		}
-		out.Merged = f.Merge()
-		w.Data, w.TTL = out.Bytes, out.TTL
-		b = t.Batch()
-		b.Update(w, f.Current.Version, &out.Written)
-		out.Written, err = tx.send(w.Data, f.Current.Version, func() (db.Written, error) {
-			err := t.Commit(ctx, b)
-			return out.Written, err
-		})
-		return err
 	})
 	return out, err
 }
@@ -295,6 +266,6 @@ func (tx *signInTx) repeated(earlier rules.Outcome) (outcome, error) {
 		return outcome{}, errInDoubt
 	}
 	return outcome{
-		Written: db.Written{Stamp: f.Current.Stamp, OK: true}, Merged: rules.Merged{Bytes: f.Sent}, signedIn: f.Current.User != "",
+		Written: db.Written{Stamp: f.Current.Stamp, OK: true}, Merged: rules.Merged{Bytes: f.Sent}, signedIn: tx.enters(),
 	}, nil
 }

@@ -1,6 +1,6 @@
 package pgstore
 
-import "sync/atomic"
+import "sync"
 
 // Stat is a snapshot of what a Store has done since New. All counts only grow.
 type Stat struct {
@@ -44,21 +44,20 @@ type Stat struct {
 	Untracked int64
 }
 
+// counters are a Stat that is safe for concurrent use.
 type counters struct {
-	finds, misses, badRows, writes, touches, skips, signIns, evictions, refusals,
-	ended, dropped, conflicts, merges, retries, untracked atomic.Int64
+	mu   sync.Mutex
+	stat Stat
 }
 
-// Stat returns the counters of this Store. It does no I/O and is safe for
-// concurrent use; the counters are read one after the other.
-func (s *Store) Stat() Stat {
-	c := &s.stat
-	return Stat{
-		Finds: c.finds.Load(), Misses: c.misses.Load(), BadRows: c.badRows.Load(),
-		Writes: c.writes.Load(), Touches: c.touches.Load(), Skips: c.skips.Load(),
-		SignIns: c.signIns.Load(), Evictions: c.evictions.Load(), Refusals: c.refusals.Load(),
-		Ended: c.ended.Load(), Dropped: c.dropped.Load(),
-		Conflicts: c.conflicts.Load(), Merges: c.merges.Load(),
-		Retries: c.retries.Load(), Untracked: c.untracked.Load(),
-	}
+func (c *counters) count(f func(*Stat)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.stat)
+}
+
+// Stat returns the counters of this Store. It does no I/O and is safe for concurrent use.
+func (s *Store) Stat() (now Stat) {
+	s.count(func(c *Stat) { now = *c })
+	return now
 }

@@ -26,18 +26,10 @@ const (
 
 // String returns the name of the constant, in lower case.
 func (s State) String() string {
-	switch s {
-	case None:
-		return "none"
-	case Active:
-		return "active"
-	case Expired:
-		return "expired"
-	case Ended:
-		return "ended"
-	default:
-		return fmt.Sprintf("State(%d)", int(s))
+	if names := [...]string{"none", "active", "expired", "ended"}; s >= 0 && int(s) < len(names) {
+		return names[s]
 	}
+	return fmt.Sprintf("State(%d)", int(s))
 }
 
 // Status is what a request knows of its session.
@@ -60,10 +52,10 @@ type Status struct {
 func (s *Store) StatusOf(ctx context.Context) Status {
 	req := s.requestOf(ctx)
 	if req == nil {
-		if s.statusNoted.CompareAndSwap(false, true) {
+		s.statusNoted.Do(func() {
 			s.cfg.Logger.WarnContext(ctx, "pgstore: StatusOf was called with a context that does not come from Track, "+
 				"and can tell nothing; mount store.Track(sm.LoadAndSave(mux))")
-		}
+		})
 		return Status{}
 	}
 	known, ok := req.Current()

@@ -3,6 +3,7 @@ package pgstore
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 
 	"github.com/alexedwards/scs/v2"
@@ -15,13 +16,13 @@ import (
 // of Stores, in any number of processes, may share a database. A Store is safe for
 // concurrent use. Make one with New; the zero value is not usable.
 type Store struct {
-	cfg  Config
-	db   *db.DB
-	stat counters
+	cfg Config
+	db  *db.DB
+	counters
 
 	mounted     atomic.Bool  // Track has wrapped a handler
-	noted       atomic.Bool  // a call outside Track was logged
-	statusNoted atomic.Bool  // so was StatusOf outside Track
+	noted       sync.Once    // a call outside Track is logged
+	statusNoted sync.Once    // so is StatusOf outside Track
 	carriedUser atomic.Bool  // a commit has said whose session it is
 	anonymous   atomic.Int32 // commits until then
 }
@@ -45,7 +46,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{cfg: cfg}
-	s.db = db.New(pool, cfg.Schema, cfg.Timeout, func() { s.stat.retries.Add(1) })
+	s.db = db.New(pool, cfg.Schema, cfg.Timeout, func() { s.count(func(c *Stat) { c.Retries++ }) })
 	return s, nil
 }
 

@@ -121,13 +121,17 @@ func (s *Store) noteUntracked(ctx context.Context) {
 	if ctx == context.Background() {
 		return
 	}
-	s.stat.untracked.Add(1)
+	s.count(func(c *Stat) { c.Untracked++ })
 	switch mounted := s.mounted.Load(); {
-	case mounted && ctx.Value(clientKey{}) == nil && s.noted.CompareAndSwap(false, true):
-		s.cfg.Logger.WarnContext(ctx, "pgstore: a session was used outside Track; mount it as store.Track(sm.LoadAndSave(mux)), "+
-			"and give work outside HTTP a context from WithClient")
-	case !mounted && ctx.Value(http.ServerContextKey) != nil && s.noted.CompareAndSwap(false, true):
-		s.cfg.Logger.InfoContext(ctx, "pgstore: sessions are used without Track; store.Track(sm.LoadAndSave(mux)) "+
-			"saves the write of each unchanged request, merges overlapping ones, keeps a session's age through RenewToken, and tells why sessions end")
+	case mounted && ctx.Value(clientKey{}) == nil:
+		s.noted.Do(func() {
+			s.cfg.Logger.WarnContext(ctx, "pgstore: a session was used outside Track; mount it as store.Track(sm.LoadAndSave(mux)), "+
+				"and give work outside HTTP a context from WithClient")
+		})
+	case !mounted && ctx.Value(http.ServerContextKey) != nil:
+		s.noted.Do(func() {
+			s.cfg.Logger.InfoContext(ctx, "pgstore: sessions are used without Track; store.Track(sm.LoadAndSave(mux)) saves the write of each "+
+				"unchanged request, merges overlapping ones, keeps a session's age through RenewToken, and tells why sessions end")
+		})
 	}
 }

@@ -5,6 +5,8 @@ package rules
 import (
 	"time"
 
+	"github.com/jackc/pgx/v5/pgtype"
+
 	"github.com/scspg/scspg/pgstore/internal/frame"
 	"github.com/scspg/scspg/pgstore/internal/request"
 	"github.com/scspg/scspg/pgstore/internal/row"
@@ -23,28 +25,28 @@ const (
 	SignIn // the sign-in transaction
 )
 
-// Commit holds the facts of a commit under Track.
+// Commit holds what is known of a commit before anything is read.
 type Commit struct {
+	ID     pgtype.UUID
 	User   string // "" while anonymous
 	Keyed  bool   // the data says whose session it is, if only that it is nobody's
 	Data   []byte
+	TTL    time.Duration
 	SignIn bool // Store.SignIn commits
+	Unseen bool // the session must not be extended
 
-	Session *request.Session  // what the request knows of it; nil or Absent for a new token
-	Left    []request.Session // what the request has left for it
-	HadOver *request.Session  // a session of User that the request had alive, and that is over
+	// Under Track.
+	Session *request.Session // as the request has found or stored it; nil for a new token
+	Left    []Left           // what the request has left for it
+	HadOver *request.Session // a session of User that the request had alive, and that is over
 }
-
-// isNew reports whether the token is new to the request. Of an absent session, scs would
-// draw a new token; this one is as good.
-func (c *Commit) isNew() bool { return c.Session == nil || c.Session.Phase == request.Absent }
 
 // Continues returns the index in Left of the session that this one continues, -1 for none,
 // and whether that is a renewal: the last one of the user that the request has renewed
 // away, or else the last anonymous one. A session that keeps its user goes on as it is.
 func (c *Commit) Continues() (i int, renewal bool) {
 	i = -1
-	if !c.isNew() && c.Session.User == c.User {
+	if c.Session != nil && c.Session.User == c.User {
 		return i, false
 	}
 	for n, l := range c.Left {
@@ -61,24 +63,23 @@ func (c *Commit) Continues() (i int, renewal bool) {
 
 // Way returns how the commit goes on.
 func (c *Commit) Way() Way {
-	s := c.Session
-	switch {
-	case !c.isNew() && s.Phase != request.Live:
+	_, renewal := c.Continues()
+	switch s := c.Session; {
+	case s != nil && s.Phase != request.Live:
 		return Drop
-	case !c.isNew() && frame.Same(s.Base, c.Data) && (s.User == c.User || !c.Keyed):
+	case s != nil && frame.Same(s.Base, c.Data) && (s.User == c.User || !c.Keyed):
 		return Keep
-	case !c.isNew() && s.User == c.User && s.RowHoldsBase:
+	case s != nil && s.User == c.User && s.RowHoldsBase:
 		return Update
-	case !c.isNew() && s.User == c.User:
+	case s != nil && s.User == c.User:
 		return Merge
-	}
-	if _, renewal := c.Continues(); !renewal && !c.SignIn && c.User != "" && c.HadOver != nil {
+	case c.User != "" && c.HadOver != nil && !renewal && !c.SignIn:
 		return DropWith
-	}
-	if c.isNew() && c.User == "" && len(c.Left) == 0 {
+	case s == nil && c.User == "" && len(c.Left) == 0:
 		return Insert
+	default:
+		return SignIn
 	}
-	return SignIn
 }
 
 // TouchDue reports whether a session that has not changed is due for a touch: it has not

@@ -20,6 +20,15 @@ type Left struct {
 	stuck bool        // the next one must not be
 }
 
+// LeftOf returns what has become of sessions, as far as is known before anything is read.
+func LeftOf(sessions []request.Session) []Left {
+	list := make([]Left, len(sessions))
+	for i, s := range sessions {
+		list[i] = Left{Session: s, At: s.ID}
+	}
+	return list
+}
+
 // Follow returns the index of a session in Left whose row is linked, and the one to read
 // next. Links are followed only from a session that the request had alive, or by SignIn, and
 // those of sign-ins only by a sign-in: it ends what it finds there. (What a request stores

@@ -26,6 +26,9 @@ func (f *Facts) Merge() Merged {
 	}
 	if p := f.continued(); p != nil && p.open() && (p.Row.User == f.User || p.Row.User == p.User) {
 		d.merge(&p.Session, &p.Row, p.hops == 0)
+		if f.Unseen && f.Renewal {
+			d.TTL = min(d.TTL, p.Row.Expiry.Sub(p.Row.Now))
+		}
 	}
 	return d
 }

@@ -64,10 +64,24 @@ func TestMergeKeepsWhatOthersHaveChanged(t *testing.T) {
 		{"in place, and one renewed besides", &ofNobody, []request.Session{renewed(1, "", "n=1")}, false,
 			rows{mine: written(alive("", "n=2")), 1: written(pending("", "theirs=1", "n=1"))}, merged, true, true},
 	} {
-		c := rules.Commit{User: "alice", Keyed: true, Data: sent, Session: tt.known, Left: tt.left, SignIn: tt.signIn}
+		c := rules.Commit{User: "alice", Keyed: true, Data: sent, Session: tt.known, Left: rules.LeftOf(tt.left), SignIn: tt.signIn}
 		got := read(factsOf(c), tt.table).Merge()
 		if !bytes.Equal(got.Bytes, tt.want) || got.Conflict != tt.conflict || got.Kept != tt.kept {
 			t.Errorf("%s: %q, conflict %t, kept %t, want %q", tt.what, got.Bytes, got.Conflict, got.Kept, tt.want)
+		}
+	}
+}
+
+// A renewal under NoTouch leaves the session the time that it has.
+func TestRenewalThatMustNotExtendKeepsTheExpiry(t *testing.T) {
+	t.Parallel()
+	for _, left := range []time.Duration{time.Minute, 2 * time.Hour} { // factsOf commits an hour
+		theirs := pending("alice")
+		theirs.Expiry = noon.Add(left)
+		c := commitFor("alice", renewed(1, "alice"))
+		c.Unseen = true
+		if got := read(factsOf(c), rows{1: theirs}).Merge(); got.TTL != min(left, time.Hour) {
+			t.Errorf("%v left: stored for %v", left, got.TTL)
 		}
 	}
 }

@@ -116,20 +116,15 @@ func signedOut(n byte, user string) request.Session {
 // factsOf are the facts of a commit of session 9 by a request that began a minute ago,
 // before any row is read.
 func factsOf(c rules.Commit) *rules.Facts {
-	f := &rules.Facts{
-		ID: id(mine), User: c.User, Keyed: c.Keyed, Data: c.Data, TTL: time.Hour, SignIn: c.SignIn, Session: c.Session,
-		Left: make([]rules.Left, len(c.Left)), Began: heard.Add(-time.Minute), Clock: row.Clock{Read: noon, Heard: heard},
-	}
+	c.ID, c.TTL = id(mine), time.Hour
+	f := &rules.Facts{Commit: c, Began: heard.Add(-time.Minute), Clock: row.Clock{Read: noon, Heard: heard}}
 	f.Continues, f.Renewal = c.Continues()
-	for i, l := range c.Left {
-		f.Left[i] = rules.Left{Session: l, At: l.ID}
-	}
 	return f
 }
 
 // commitFor is a commit of a new token.
 func commitFor(user string, left ...request.Session) rules.Commit {
-	return rules.Commit{User: user, Keyed: true, Data: data(user), Left: left}
+	return rules.Commit{User: user, Keyed: true, Data: data(user), Left: rules.LeftOf(left)}
 }
 
 func signInFor(user string, left ...request.Session) rules.Commit {

@@ -9,21 +9,13 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/scspg/scspg/pgstore/internal/frame"
-	"github.com/scspg/scspg/pgstore/internal/request"
 	"github.com/scspg/scspg/pgstore/internal/row"
 )
 
-// Facts are what a sign-in, or a renewal, is decided by. Those of the second group are
-// read under the user's lock and the locks of the rows.
+// Facts are what a sign-in, a renewal or a merge is decided by. Those of the second group
+// are read under the user's lock and the locks of the rows; a merge needs Current only.
 type Facts struct {
-	ID      pgtype.UUID
-	User    string // "" if the session becomes nobody's
-	Keyed   bool   // the data says whose session it is, if only that it is nobody's
-	Data    []byte
-	TTL     time.Duration
-	SignIn  bool             // Store.SignIn commits
-	Session *request.Session // as the request has found or stored it; nil for a new token
-	Left    []Left           // what the request has left for this session
+	Commit
 	// Continues is the index in Left of the session that this one continues, -1 for none.
 	// If it is a renewal, the session keeps its age and its place in the limit.
 	Continues int
@@ -123,12 +115,10 @@ func (f *Facts) Verdict() Verdict {
 		return Verdict{Outcome: Lost, Met: *current}
 	case f.Attempted() != Granted:
 		return Verdict{Outcome: f.Attempted()}
-	case current.Alive() && current.User != "" && f.User == "" && !f.Keyed:
+	case f.Session != nil && (!current.Present || current.User != f.Session.User):
+		return Verdict{Outcome: Lost, Met: *current} // it was swept, or has changed its user since the request loaded it
+	case current.User != "" && f.User == "" && !f.Keyed:
 		return Verdict{Outcome: Unkeyed}
-	case !current.Present && f.Session != nil:
-		return Verdict{Outcome: Lost} // it existed and has been swept
-	case f.Session != nil && current.User != f.Session.User:
-		return Verdict{Outcome: Lost, Met: *current} // it has changed its user since the request loaded it
 	case f.Session == nil && f.isOwn():
 		// A live session of this user that the request has not loaded.
 	case f.Renewal && (!f.continued().open() || f.continued().Row.User != f.User):
