@@ -119,10 +119,7 @@ func (s *Store) endLinked(ctx context.Context, op string, id pgtype.UUID, end db
 		err := s.do(ctx, op, func(ctx context.Context) error {
 			b := s.db.Batch()
 			b.TimeOut(ids, "", time.Time{})
-			b.End(ids, end, &alive)
-			ofPending := end
-			ofPending.From = row.Renewed
-			b.End(ids, ofPending, &pending) // second: it may be renewed in between
+			b.End(ids, end, &alive, &pending)
 			b.Find(id, &left)
 			return s.db.Send(ctx, b)
 		})

@@ -60,7 +60,7 @@ type beforePage struct {
 
 func (p *beforePage) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
 	for _, q := range data.Batch.QueuedQueries {
-		if strings.Contains(q.SQL, "SELECT id FROM scs_user_sessions WHERE user_id = $1 AND id > $2") {
+		if strings.Contains(q.SQL, "SELECT id, created_at FROM scs_user_sessions WHERE user_id = $1 AND id > $2") {
 			p.call(int(p.page.Add(1)))
 		}
 	}

@@ -134,6 +134,21 @@ func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
 	return r.ended, err
 }
 
+// begins returns nil if the revocation may begin, or go on. fence is the user's.
+func (r *revocation) begins(fence time.Time, kept *row.Row) error {
+	switch {
+	case !r.fence.IsZero():
+	case !r.sent.IsZero() && fence.Equal(r.sent):
+		r.fence = fence // an earlier attempt was applied: who has signed in since is not meant
+	case !r.keep.Valid, kept.Alive() && kept.User == r.user, !kept.Present && len(r.renewing) > 0:
+	case !r.sent.IsZero() && fence.After(r.sent):
+		return errInDoubt // an earlier attempt may have been applied, and the kept one revoked since
+	default:
+		return ErrNotLive
+	}
+	return nil
+}
+
 // revokePage ends a page of the user's sessions.
 func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error {
 	leave, err := s.db.Turns.Enter(ctx, r.user)
@@ -144,10 +159,9 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 	return s.db.InTx(ctx, func(t *db.Tx) error {
 		var fence time.Time
 		var clock row.Clock
+		var index []row.UserSession
 		spared := append([]pgtype.UUID{r.keep}, r.renewing...)
 		rows := make([]row.Row, len(spared))
-		kept := &rows[0]
-		var ids []pgtype.UUID
 		b := t.Begin()
 		b.LockUser(r.user, &fence)
 		// Read once the lock is held: sign-ins that came before are in the index, and
@@ -158,25 +172,12 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 				b.Lock(id, &rows[i])
 			}
 		}
-		b.UserIDs(r.user, r.after, r.fence, pageSize, &ids)
+		b.UserIndex(r.user, r.after, pageSize, &index)
 		if err := t.Send(ctx, b); err != nil {
 			return err
 		}
-		switch applied := !r.sent.IsZero() && fence.Equal(r.sent); {
-		case !r.fence.IsZero(), applied:
-			if r.fence.IsZero() { // an earlier attempt was: who has signed in since is not meant
-				r.fence = fence
-				b := t.Batch()
-				b.UserIDs(r.user, r.after, r.fence, pageSize, &ids)
-				if err := t.Send(ctx, b); err != nil {
-					return err
-				}
-			}
-		case !r.keep.Valid, kept.Alive() && kept.User == r.user, !kept.Present && len(r.renewing) > 0:
-		case !r.sent.IsZero() && fence.After(r.sent):
-			return errInDoubt // an earlier attempt may have been applied, and the kept one revoked since
-		default:
-			return ErrNotLive
+		if err := r.begins(fence, &rows[0]); err != nil {
+			return err
 		}
 		for _, left := range rows { // what renewals have made of them is spared, too
 			for link, ok := left.Link(); ok && !link.SignIn; link, ok = left.Link() {
@@ -188,18 +189,18 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 				}
 			}
 		}
-		full, after := len(ids) == pageSize, pgtype.UUID{}
-		if full && !r.forget { // which takes them out of the index
-			after = ids[len(ids)-1]
+		var ids []pgtype.UUID
+		for _, u := range index {
+			if !slices.Contains(spared, u.ID) && (r.fence.IsZero() || !u.CreatedAt.After(r.fence)) {
+				ids = append(ids, u.ID)
+			}
 		}
-		ids = slices.DeleteFunc(ids, func(id pgtype.UUID) bool { return slices.Contains(spared, id) })
 
 		var ended int
+		full := len(index) == pageSize
 		b = t.Batch()
 		b.TimeOut(ids, r.user, clock.Read)
-		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user}, &ended)
-		// Second, so that a session that is renewed in between is caught.
-		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user, From: row.Renewed}, nil)
+		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user}, &ended, nil)
 		switch {
 		case r.forget:
 			b.Anonymize(r.user, ids)
@@ -214,7 +215,10 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 		if err := t.Commit(ctx, b); err != nil {
 			return err
 		}
-		r.full, r.after, r.ended = full, after, before+ended
+		r.full, r.ended = full, before+ended
+		if full && !r.forget { // which takes them out of the index
+			r.after = index[pageSize-1].ID
+		}
 		if !r.forget && r.fence.IsZero() {
 			r.fence = fence
 		}

@@ -164,8 +164,7 @@ func (tx *signInTx) end(b *db.Batch, v rules.Verdict, evicted *int) {
 	f := &tx.facts
 	b.TimeOut(v.TimedOut, f.User, f.Clock.Read)
 	ended := append(v.Evict, v.TimedOut...) // a write may just have extended one that has timed out: it is alive again
-	b.End(ended, db.Ending{Reason: row.Evicted, User: f.User}, evicted)
-	b.End(ended, db.Ending{Reason: row.Evicted, User: f.User, From: row.Renewed}, nil) // renewed since it was picked
+	b.End(ended, db.Ending{Reason: row.Evicted, User: f.User}, evicted, nil)
 	b.Delist(f.User, append(ended, v.Stale...)...)
 }
 

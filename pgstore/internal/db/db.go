@@ -61,8 +61,8 @@ func (d *DB) InTx(ctx context.Context, f func(*Tx) error) error {
 // statement sees what was committed before the statement began.
 func (tx *Tx) Begin() *Batch { return tx.db.begin(sqlBegin) }
 
-// Batch returns an empty batch.
-func (tx *Tx) Batch() *Batch { return tx.db.Batch() }
+// Batch returns an empty batch. What Begin has set holds for it, too.
+func (tx *Tx) Batch() *Batch { return &Batch{db: tx.db} }
 
 // Send sends the batch in one round trip.
 func (tx *Tx) Send(ctx context.Context, b *Batch) error {

@@ -27,19 +27,8 @@ func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int, withData bool) 
 		})
 		return err
 	}, sqlPage, first(after), n, withData)
-	if err != nil || withData || len(ids) == 0 {
-		return page, err
-	}
-	var index map[pgtype.UUID]row.Listed
-	err = d.query(ctx, func(rows pgx.Rows) (err error) {
-		index, err = collectIndex(rows)
-		return err
-	}, sqlListedIn, users, ids)
-	for i := range page {
-		s := &page[i]
-		if entry, ok := index[s.ID]; ok && entry.User == s.User {
-			s.CreatedAt, s.IP, s.UserAgent = entry.CreatedAt, entry.IP, entry.UserAgent
-		}
+	if err == nil && !withData && len(ids) > 0 {
+		err = d.query(ctx, func(rows pgx.Rows) error { return fillIn(page, rows) }, sqlListedIn, users, ids)
 	}
 	return page, err
 }

@@ -22,7 +22,6 @@ func everything(t *testing.T, d *db.DB) error {
 	var out db.Written
 	var at time.Time
 	var n int
-	var list []pgtype.UUID
 	var sessions []row.UserSession
 	w := db.Write{ID: id(1), Data: []byte("data"), TTL: time.Hour}
 	anonymous, unseen, signedIn := w, w, w
@@ -35,7 +34,6 @@ func everything(t *testing.T, d *db.DB) error {
 		b.Lock(id(1), &r)
 		b.Find(id(1), &r)
 		b.SignedIn("alice", id(1), &at)
-		b.UserIDs("alice", pgtype.UUID{}, time.Time{}, 1, &list)
 		b.UserSessions("alice", pgtype.UUID{}, 1, &sessions)
 		if err := tx.Send(ctx, b); err != nil {
 			return err
@@ -46,8 +44,8 @@ func everything(t *testing.T, d *db.DB) error {
 		b.Update(signedIn, db.AnyVersion, &out)
 		b.Enlist("alice", id(2), time.Time{}, db.Client{IP: netip.IPv6Loopback()})
 		b.TimeOut(ids(2), "alice", time.Time{})
-		b.End(ids(3), db.Ending{Reason: row.Revoked, User: "alice"}, &n)
-		b.End(ids(3, 4), db.Ending{Reason: row.Revoked, User: "alice"}, &n)
+		b.End(ids(3), db.Ending{Reason: row.Revoked, User: "alice"}, &n, &n)
+		b.End(ids(3, 4), db.Ending{Reason: row.Revoked, User: "alice"}, &n, &n)
 		b.Renew(id(2), &n)
 		b.Link(id(2), row.Renewed, row.Link{To: id(1)})
 		b.Anonymize("alice", ids(2))

@@ -126,13 +126,18 @@ func (d *DB) Touch(ctx context.Context, id pgtype.UUID, user string, version int
 // Ending says which sessions end, and why.
 type Ending struct {
 	Reason string
-	From   string // the reason that it replaces; "" ends live sessions
 	User   string // whose they must be, "" for nobody's
 	Any    bool   // whoever has them
 }
 
-// End ends sessions, and counts in n those that it has ended, unless n is nil.
-func (b *Batch) End(ids []pgtype.UUID, e Ending, n *int) {
+// End ends sessions: those that are alive and, since one may be renewed in between, then
+// those that were renewed and have no successor yet. It counts both, unless there is nil.
+func (b *Batch) End(ids []pgtype.UUID, e Ending, alive, pending *int) {
+	b.end(ids, e, nil, alive)
+	b.end(ids, e, nullable(row.Renewed), pending)
+}
+
+func (b *Batch) end(ids []pgtype.UUID, e Ending, from *string, n *int) {
 	if n != nil {
 		*n = 0
 	}
@@ -143,7 +148,7 @@ func (b *Batch) End(ids []pgtype.UUID, e Ending, n *int) {
 	if len(ids) == 1 {
 		sql, which = sqlEnd, ids[0]
 	}
-	b.add(sql, which, e.Reason, nullable(e.From), pgtype.Text{String: e.User, Valid: !e.Any}).Query(count(n))
+	b.add(sql, which, e.Reason, from, pgtype.Text{String: e.User, Valid: !e.Any}).Query(count(n))
 }
 
 // Renew ends a live session as renewed, and counts it in n.

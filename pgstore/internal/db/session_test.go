@@ -134,9 +134,9 @@ func TestWritesReachWhatTheirGuardsSay(t *testing.T) {
 			return out.OK
 		}
 		end := func(n int, e db.Ending) bool {
-			ended := 7
-			x.send(func(b *db.Batch) { b.End(ids(n), e, &ended) })
-			return ended == 1
+			alive, pending := 7, 7
+			x.send(func(b *db.Batch) { b.End(ids(n), e, &alive, &pending) })
+			return alive+pending == 1
 		}
 		// silent writes do not say whether they have written.
 		silent := func(n int, add func(*db.Batch)) bool {
@@ -172,13 +172,10 @@ func TestWritesReachWhatTheirGuardsSay(t *testing.T) {
 				out, err := x.Insert(ctx, write(n, ""))
 				return err == nil && out.OK
 			}, "gone"},
-			{"End", func(n int) bool { return end(n, db.Ending{Reason: row.Revoked, User: "alice"}) }, hers + ", newer"},
+			{"End", func(n int) bool { return end(n, db.Ending{Reason: row.Revoked, User: "alice"}) }, hers + ", newer, pending, pending, expired"},
 			{"End of nobody's", func(n int) bool { return end(n, db.Ending{Reason: row.Revoked}) }, "nobody's"},
-			{"End of anybody's", func(n int) bool { return end(n, db.Ending{Reason: row.SignedOut, Any: true}) }, every},
-			{"End of pending ones", func(n int) bool { return end(n, db.Ending{Reason: row.Revoked, User: "alice", From: row.Renewed}) },
-				"pending, pending, expired"},
-			{"End of anybody's pending ones", func(n int) bool { return end(n, db.Ending{Reason: row.SignedOut, Any: true, From: row.Renewed}) },
-				"pending, pending, expired, pending, bob's"},
+			{"End of anybody's", func(n int) bool { return end(n, db.Ending{Reason: row.SignedOut, Any: true}) },
+				every + ", pending, pending, expired, pending, bob's"},
 			{"Renew", func(n int) bool {
 				renewed := 7
 				x.send(func(b *db.Batch) { b.Renew(id(n), &renewed) })
@@ -316,12 +313,10 @@ func TestWhatEndingsLeave(t *testing.T) {
 		add  func(*db.Batch)
 		want string
 	}{
-		{"End", session{left: time.Hour}, func(b *db.Batch) { b.End(ids(1), db.Ending{Reason: row.Evicted, User: "alice"}, nil) },
+		{"End", session{left: time.Hour}, func(b *db.Batch) { b.End(ids(1), db.Ending{Reason: row.Evicted, User: "alice"}, nil, nil) },
 			"alice v3 evicted '' 3600 -60"},
 		{"End of a pending one", session{left: time.Hour, reason: row.Renewed},
-			func(b *db.Batch) {
-				b.End(ids(1), db.Ending{Reason: row.SignedOut, User: "alice", From: row.Renewed}, nil)
-			}, "alice v3 signed_out '' 3600 -60"},
+			func(b *db.Batch) { b.End(ids(1), db.Ending{Reason: row.SignedOut, User: "alice"}, nil, nil) }, "alice v3 signed_out '' 3600 -60"},
 		{"TimeOut", session{}, func(b *db.Batch) { b.TimeOut(ids(1), "", time.Time{}) }, "alice v3 timed_out '' 0 -60"},
 		// Until the session that goes on is stored.
 		{"Renew", session{left: time.Hour}, func(b *db.Batch) { b.Renew(id(1), new(int)) }, "alice v3 renewed 'data' 3600 -60"},
@@ -330,7 +325,7 @@ func TestWhatEndingsLeave(t *testing.T) {
 		// It ends before the ending that follows, and keeps its reason.
 		{"TimeOut, then End", session{}, func(b *db.Batch) {
 			b.TimeOut(ids(1), "alice", noon)
-			b.End(ids(1), db.Ending{Reason: row.Revoked, User: "alice"}, nil)
+			b.End(ids(1), db.Ending{Reason: row.Revoked, User: "alice"}, nil, nil)
 		}, "alice v3 timed_out '' 0 -60"},
 	} {
 		pgtest.Exec(t, x.pool, `DELETE FROM scs_sessions`)
@@ -349,18 +344,22 @@ func TestEndCountsWhatItEnds(t *testing.T) {
 		for n := 1; n <= 4; n++ {
 			x.put(session{n: n, user: "alice", left: time.Hour})
 		}
-		x.put(session{n: 5, user: "bob", left: time.Hour})
+		x.put(
+			session{n: 5, user: "bob", left: time.Hour},
+			session{n: 6, user: "alice", left: time.Hour, reason: row.Renewed},
+			session{n: 7, user: "alice", left: time.Hour, reason: row.Renewed},
+		)
 		for _, tt := range []struct {
-			which []pgtype.UUID
-			want  int
-		}{{nil, 0}, {ids(), 0}, {ids(1), 1}, {ids(1), 0}, {ids(1, 2, 3, 5, 9), 2}, {ids(5, 4), 1}} {
-			n := 7
+			which          []pgtype.UUID
+			alive, pending int
+		}{{nil, 0, 0}, {ids(), 0, 0}, {ids(1), 1, 0}, {ids(1), 0, 0}, {ids(1, 2, 3, 5, 6, 9), 2, 1}, {ids(5, 4), 1, 0}, {ids(7), 0, 1}} {
+			alive, pending := 7, 7
 			x.send(func(b *db.Batch) {
-				b.End(tt.which, db.Ending{Reason: row.Revoked, User: "alice"}, &n)
+				b.End(tt.which, db.Ending{Reason: row.Revoked, User: "alice"}, &alive, &pending)
 				b.TimeOut(nil, "alice", noon)
 			})
-			if n != tt.want {
-				t.Errorf("%s: %d ended, want %d", numbers(tt.which), n, tt.want)
+			if alive != tt.alive || pending != tt.pending {
+				t.Errorf("%s: %d and %d ended, want %d and %d", numbers(tt.which), alive, pending, tt.alive, tt.pending)
 			}
 		}
 		if got := x.row(5); got != "bob v3 live 'data' 3600 -60" {

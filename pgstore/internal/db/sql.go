@@ -88,7 +88,6 @@ const (
 	sqlLockUser = `INSERT INTO scs_users (user_id) VALUES ($1)
 		ON CONFLICT (user_id) DO UPDATE SET fence = scs_users.fence RETURNING fence`
 	sqlSignedIn  = `SELECT created_at FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
-	sqlUserIDs   = `SELECT id FROM scs_user_sessions WHERE user_id = $1 AND id > $2 AND created_at <= $3 ORDER BY id LIMIT $4`
 	sqlUserIndex = `SELECT id, created_at FROM scs_user_sessions WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3`
 	// By id, not by user: the rows of a user's sessions are wherever their ids put them.
 	sqlUserRows = `SELECT id, last_seen_at, expiry,

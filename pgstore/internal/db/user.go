@@ -1,8 +1,10 @@
 package db
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,39 +54,30 @@ func (b *Batch) SignedIn(user string, id pgtype.UUID, at *time.Time) {
 	})
 }
 
-// UserIDs reads a page of the user's index: n ids after the one given, of sessions that
-// began until then; zero: whenever.
-func (b *Batch) UserIDs(user string, after pgtype.UUID, until time.Time, n int, ids *[]pgtype.UUID) {
-	at := pgtype.Timestamptz{Time: until, Valid: true}
-	if until.IsZero() {
-		at.InfinityModifier = pgtype.Infinity
-	}
-	b.add(sqlUserIDs, user, first(after), at, n).Query(func(rows pgx.Rows) (err error) {
-		*ids, err = pgx.CollectRows(rows, pgx.RowTo[pgtype.UUID])
-		return err
-	})
-}
-
-// UserSessions reads a page of the user's index: n sessions after the one given, and what
-// has become of them.
-func (b *Batch) UserSessions(user string, after pgtype.UUID, n int, list *[]row.UserSession) {
-	at := make(map[pgtype.UUID]int)
+// UserIndex reads a page of the user's index: n sessions after the one given, by id. Of what
+// has become of them it says nothing.
+func (b *Batch) UserIndex(user string, after pgtype.UUID, n int, list *[]row.UserSession) {
 	*list = nil
 	b.add(sqlUserIndex, user, first(after), n).Query(func(rows pgx.Rows) error {
 		s := row.UserSession{Gone: true}
 		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.CreatedAt)}, func() error {
-			at[s.ID] = len(*list)
 			*list = append(*list, s)
 			return nil
 		})
 		return err
 	})
+}
+
+// UserSessions is UserIndex, and reads what has become of each session.
+func (b *Batch) UserSessions(user string, after pgtype.UUID, n int, list *[]row.UserSession) {
+	b.UserIndex(user, after, n, list)
 	b.add(sqlUserRows, user, first(after), n).Query(func(rows pgx.Rows) error {
 		var s row.UserSession
 		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.LastSeen), (*instant)(&s.Expiry), &s.Gone, &s.Pending}, func() error {
-			if i, ok := at[s.ID]; ok { // under the user's lock, both statements see the same index
-				s.CreatedAt = (*list)[i].CreatedAt
-				(*list)[i] = s
+			at, ok := slices.BinarySearchFunc(*list, s.ID, func(s row.UserSession, id pgtype.UUID) int { return bytes.Compare(s.ID.Bytes[:], id.Bytes[:]) })
+			if ok { // under the user's lock, both statements see the same index
+				s.CreatedAt = (*list)[at].CreatedAt
+				(*list)[at] = s
 			}
 			return nil
 		})
@@ -100,44 +93,44 @@ func first(id pgtype.UUID) pgtype.UUID {
 
 // Listing reads the user's live sessions, in one snapshot.
 func (d *DB) Listing(ctx context.Context, user string) ([]row.Listed, error) {
-	var index map[pgtype.UUID]row.Listed
 	list := []row.Listed{}
 	b := d.begin(sqlBeginRead)
-	b.add(sqlListedOf, user).Query(func(rows pgx.Rows) (err error) {
-		index, err = collectIndex(rows)
-		return err
-	})
 	b.add(sqlLive, user).Query(func(rows pgx.Rows) error {
-		var s row.Listed
+		s := row.Listed{User: user}
 		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.Expiry), (*instant)(&s.LastSeen)}, func() error {
-			entry := index[s.ID]
-			entry.Expiry, entry.LastSeen = s.Expiry, s.LastSeen
-			list = append(list, entry)
+			list = append(list, s)
 			return nil
 		})
 		return err
 	})
+	b.add(sqlListedOf, user).Query(func(rows pgx.Rows) error { return fillIn(list, rows) })
 	b.add(sqlCommit)
 	err := d.Send(ctx, b)
 	return list, err
 }
 
-// collectIndex reads rows of the index, by id.
-func collectIndex(rows pgx.Rows) (map[pgtype.UUID]row.Listed, error) {
-	index := make(map[pgtype.UUID]row.Listed)
-	defer rows.Close()
-	for rows.Next() {
-		var s row.Listed
-		var ip *netip.Addr
-		if err := rows.Scan(&s.User, &s.ID, (*instant)(&s.CreatedAt), &ip, &s.UserAgent); err != nil {
-			return nil, err
-		}
-		if ip != nil {
-			s.IP = *ip
-		}
-		index[s.ID] = s
+// fillIn enters what the rows of the index say of the sessions in the list.
+func fillIn(list []row.Listed, rows pgx.Rows) error {
+	type key struct {
+		user string
+		id   pgtype.UUID
 	}
-	return index, rows.Err()
+	at := make(map[key]*row.Listed, len(list))
+	for i := range list {
+		at[key{list[i].User, list[i].ID}] = &list[i]
+	}
+	var s row.Listed
+	var ip *netip.Addr
+	_, err := pgx.ForEachRow(rows, []any{&s.User, &s.ID, (*instant)(&s.CreatedAt), &ip, &s.UserAgent}, func() error {
+		if l := at[key{s.User, s.ID}]; l != nil {
+			l.CreatedAt, l.UserAgent, l.IP = s.CreatedAt, s.UserAgent, netip.Addr{}
+			if ip != nil {
+				l.IP = *ip
+			}
+		}
+		return nil
+	})
+	return err
 }
 
 // Count counts the user's live sessions.
