@@ -74,10 +74,7 @@ func (s *Store) Commit(token string, data []byte, expiry time.Time) error {
 // there is one. If a handler takes longer than the idle timeout, its session has timed out
 // when it is committed, unless another request has extended it.
 func (s *Store) CommitCtx(ctx context.Context, token string, data []byte, expiry time.Time) error {
-	req := s.requestOf(ctx)
-	if req == nil {
-		s.noteUntracked(ctx)
-	}
+	req := s.calledIn(ctx)
 	w, err := s.newWrite(ctx, req, token, data, expiry)
 	if err != nil {
 		return opError("commit session", err)

@@ -18,10 +18,7 @@ func (s *Store) Find(token string) ([]byte, bool, error) {
 // missing, ended, expired or unreadable is not found, and a token of any form may be
 // asked for. Errors are faults of the database or the way to it.
 func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
-	req := s.requestOf(ctx)
-	if req == nil {
-		s.noteUntracked(ctx)
-	}
+	req := s.calledIn(ctx)
 	s.count(func(c *Stat) { c.Finds++ })
 	id, _, standIn := idOf(token)
 	if standIn {

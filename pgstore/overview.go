@@ -2,8 +2,9 @@ package pgstore
 
 import (
 	"context"
-	"math"
 	"time"
+
+	"github.com/scspg/scspg/pgstore/internal/db"
 )
 
 const (
@@ -30,33 +31,10 @@ type Overview struct {
 // beyond. It takes up to some hundred milliseconds and is meant for dashboards and
 // alerts, not for requests. It runs until ctx ends; Config.Timeout does not apply.
 func (s *Store) Overview(ctx context.Context) (Overview, error) {
-	var o Overview
+	var t db.Totals
 	err := s.db.Retry(ctx, func(ctx context.Context) (err error) {
-		o, err = s.overview(ctx)
+		t, err = s.db.Totals(ctx, exactRows, sampleRows)
 		return err
 	})
-	return o, opError("overview", err)
-}
-
-func (s *Store) overview(ctx context.Context) (o Overview, err error) {
-	rows, err := s.db.EstimatedRows(ctx)
-	if err != nil {
-		return o, err
-	}
-	percent := 0.0
-	if o.Estimated = rows > exactRows; o.Estimated {
-		percent = 100 * sampleRows / rows
-	}
-	t, err := s.db.Totals(ctx, percent)
-	if err != nil {
-		return o, err
-	}
-	o.Live, o.SignedIn, o.Users, o.Expired = t.Live, t.SignedIn, t.Users, t.Expired
-	if o.Estimated && t.All > 0 {
-		for _, n := range []*int64{&o.Live, &o.SignedIn, &o.Expired} {
-			*n = int64(math.Round(float64(*n) * rows / float64(t.All)))
-		}
-	}
-	o.OldestExpired, err = s.db.OldestExpired(ctx)
-	return o, err
+	return Overview(t), opError("overview", err)
 }

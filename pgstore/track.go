@@ -116,10 +116,11 @@ func (s *Store) finish(ctx context.Context, req *tracked) {
 	}
 }
 
-// noteUntracked counts a call past Track, and once says so, or what Track would add.
-func (s *Store) noteUntracked(ctx context.Context) {
-	if ctx == context.Background() {
-		return
+// calledIn is requestOf for scs's calls. It counts one past Track, and once says so, or what
+// Track would add.
+func (s *Store) calledIn(ctx context.Context) *tracked {
+	if req := s.requestOf(ctx); req != nil || ctx == context.Background() {
+		return req
 	}
 	s.count(func(c *Stat) { c.Untracked++ })
 	switch mounted := s.mounted.Load(); {
@@ -134,4 +135,5 @@ func (s *Store) noteUntracked(ctx context.Context) {
 				"unchanged request, merges overlapping ones, keeps a session's age through RenewToken, and tells why sessions end")
 		})
 	}
+	return nil
 }

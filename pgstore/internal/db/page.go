@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,31 +34,33 @@ func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int, withData bool) 
 	return page, err
 }
 
-// Totals are counts of rows.
-type Totals struct{ Live, SignedIn, Users, Expired, All int64 }
-
-// EstimatedRows returns how many rows the session table has, by the statistics: -1 until
-// the first vacuum or analyze.
-func (d *DB) EstimatedRows(ctx context.Context) (rows float64, err error) {
-	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&rows) }, sqlEstimate)
-	return rows, err
+// Totals are counts of rows. See pgstore's Overview.
+type Totals struct {
+	Live, SignedIn, Users, Expired int64
+	OldestExpired                  time.Time
+	Estimated                      bool
 }
 
-// Totals counts the rows of the session table, or those of a sample of so many percent of
-// it, if that is not 0.
-func (d *DB) Totals(ctx context.Context, percent float64) (t Totals, err error) {
-	query, args := sqlTotals, []any(nil)
-	if percent > 0 {
-		query, args = sqlSample, []any{percent}
+// Totals counts the rows of the session table or, if the statistics say that it has more
+// than exact, those of a sample of about so many, and scales the counts up.
+func (d *DB) Totals(ctx context.Context, exact, sample float64) (t Totals, err error) {
+	var rows, all float64 // rows is -1 until the first vacuum or analyze
+	if err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&rows) }, sqlEstimate); err != nil {
+		return t, err
 	}
-	err = d.queryRow(ctx, func(r pgx.Row) error {
-		return r.Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &t.All)
-	}, query, args...)
+	query, args := sqlTotals, []any(nil)
+	if t.Estimated = rows > exact; t.Estimated {
+		query, args = sqlSample, []any{100 * sample / rows}
+	}
+	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &all) }, query, args...)
+	if err != nil {
+		return t, err
+	}
+	if t.Estimated && all > 0 {
+		for _, n := range []*int64{&t.Live, &t.SignedIn, &t.Expired} {
+			*n = int64(math.Round(float64(*n) * rows / all))
+		}
+	}
+	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan((*instant)(&t.OldestExpired)) }, sqlOldest)
 	return t, err
-}
-
-// OldestExpired returns the earliest expiry that has passed, zero if there is none.
-func (d *DB) OldestExpired(ctx context.Context) (oldest time.Time, err error) {
-	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan((*instant)(&oldest)) }, sqlOldest)
-	return oldest, err
 }
