@@ -13,7 +13,9 @@ import (
 )
 
 // oldOnly withholds cookies with the value "old".
-func oldOnly(_, value string) bool { return value == "old" }
+type oldOnly struct{}
+
+func (oldOnly) withhold(_, value string) bool { return value == "old" }
 
 // wire is a server's writer that can do everything, and records what has gone out.
 type wire struct {
@@ -80,7 +82,7 @@ func TestAnswerFiltersEachTimeHeadersGoOut(t *testing.T) {
 		},
 	} {
 		w := newWire()
-		a := &answer{ResponseWriter: w, withhold: oldOnly}
+		a := &answer{ResponseWriter: w, cookies: oldOnly{}}
 		a.Header()["Set-Cookie"] = slices.Clone(lines)
 		send(a)
 		if len(w.cookies) != 1 || !slices.Equal(w.cookies[0], want) {
@@ -92,7 +94,7 @@ func TestAnswerFiltersEachTimeHeadersGoOut(t *testing.T) {
 func TestAnswerRemovesTheHeaderWithItsLastLine(t *testing.T) {
 	t.Parallel()
 	w := newWire()
-	a := &answer{ResponseWriter: w, withhold: oldOnly}
+	a := &answer{ResponseWriter: w, cookies: oldOnly{}}
 	a.Header().Set("Set-Cookie", "session=old")
 	a.WriteHeader(http.StatusOK)
 	if _, ok := a.Header()["Set-Cookie"]; ok {
@@ -104,7 +106,7 @@ func TestAnswerRemovesTheHeaderWithItsLastLine(t *testing.T) {
 func TestAnswerFiltersAgainAfterAnInformationalOne(t *testing.T) {
 	t.Parallel()
 	w := newWire()
-	a := &answer{ResponseWriter: w, withhold: oldOnly}
+	a := &answer{ResponseWriter: w, cookies: oldOnly{}}
 	a.Header().Add("Set-Cookie", "session=old")
 	a.Header().Add("Set-Cookie", "a=1")
 	a.WriteHeader(http.StatusEarlyHints)
@@ -120,7 +122,7 @@ func TestAnswerFiltersAgainAfterAnInformationalOne(t *testing.T) {
 func TestAnswerFiltersAgainAfterAFlushThatSentNothing(t *testing.T) {
 	t.Parallel()
 	buffers := &wire{ResponseWriter: httptest.NewRecorder(), codes: []int{http.StatusOK}} // Flush adds no other
-	a := &answer{ResponseWriter: buffers, withhold: oldOnly}
+	a := &answer{ResponseWriter: buffers, cookies: oldOnly{}}
 	a.Flush()
 	a.Header().Set("Set-Cookie", "session=old")
 	a.WriteHeader(http.StatusOK)
@@ -139,7 +141,7 @@ func TestAnswerLeavesHeadersAloneOnceTheyAreOut(t *testing.T) {
 		"ReadFrom":    func(a *answer) { _, _ = a.ReadFrom(strings.NewReader("x")) },
 		"Hijack":      func(a *answer) { _, _, _ = a.Hijack() },
 	} {
-		a := &answer{ResponseWriter: newWire(), withhold: oldOnly}
+		a := &answer{ResponseWriter: newWire(), cookies: oldOnly{}}
 		send(a)
 		a.Header().Set("Set-Cookie", "session=old")
 		a.WriteHeader(http.StatusEarlyHints)
@@ -154,7 +156,7 @@ func TestAnswerLeavesHeadersAloneOnceTheyAreOut(t *testing.T) {
 func TestAnswerPassesOnWhatTheServerCanDo(t *testing.T) {
 	t.Parallel()
 	w := newWire()
-	var h http.ResponseWriter = &answer{ResponseWriter: w, withhold: oldOnly}
+	var h http.ResponseWriter = &answer{ResponseWriter: w, cookies: oldOnly{}}
 	src := struct{ io.Reader }{strings.NewReader("body")}
 	if n, err := io.Copy(h, src); n != 4 || err != nil || w.readFrom != io.Reader(src) {
 		t.Errorf("ReadFrom: %d, %v, of %v", n, err, w.readFrom)
@@ -174,7 +176,7 @@ type plainWriter struct{ http.ResponseWriter }
 func TestAnswerSaysWhatTheServerCannotDo(t *testing.T) {
 	t.Parallel()
 	rec := httptest.NewRecorder()
-	a := &answer{ResponseWriter: plainWriter{rec}, withhold: oldOnly}
+	a := &answer{ResponseWriter: plainWriter{rec}, cookies: oldOnly{}}
 	a.Flush() // has no way to say so
 	_, _, hijack := a.Hijack()
 	for name, err := range map[string]error{"Hijack": hijack, "FlushError": a.FlushError()} {
@@ -196,7 +198,7 @@ func (d discard) WriteHeader(int)             {}
 func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 
 func TestAnswerWithoutCookiesAllocatesNothing(t *testing.T) {
-	a := &answer{ResponseWriter: discard{"Vary": {"Cookie"}}, withhold: oldOnly}
+	a := &answer{ResponseWriter: discard{"Vary": {"Cookie"}}, cookies: oldOnly{}}
 	if n := testing.AllocsPerRun(100, func() {
 		a.sent = false
 		a.WriteHeader(http.StatusEarlyHints)
@@ -208,7 +210,7 @@ func TestAnswerWithoutCookiesAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkAnswerWithoutCookies(b *testing.B) {
-	a := &answer{ResponseWriter: discard{"Vary": {"Cookie"}}, withhold: oldOnly}
+	a := &answer{ResponseWriter: discard{"Vary": {"Cookie"}}, cookies: oldOnly{}}
 	b.ReportAllocs()
 	for b.Loop() {
 		a.sent = false

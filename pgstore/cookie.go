@@ -53,8 +53,8 @@ func (r *tracked) named(token string) request.Session {
 // asserts; if the writer inside lacks one, that returns http.ErrNotSupported.
 type answer struct {
 	http.ResponseWriter
-	withhold func(name, value string) bool
-	sent     bool // the final headers are out, or the connection is hijacked
+	cookies interface{ withhold(name, value string) bool }
+	sent    bool // the final headers are out, or the connection is hijacked
 }
 
 // filter is also called when the handler has returned: if it wrote nothing, headers go out
@@ -67,7 +67,7 @@ func (a *answer) filter() {
 	kept := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool {
 		pair, _, _ := strings.Cut(line, ";") // http.ParseSetCookie does more, and allocates
 		name, value, ok := strings.Cut(pair, "=")
-		return ok && a.withhold(strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`))
+		return ok && a.cookies.withhold(strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`))
 	})
 	if len(kept) > 0 {
 		h["Set-Cookie"] = kept

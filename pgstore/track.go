@@ -47,9 +47,9 @@ func (s *Store) Track(next http.Handler) http.Handler {
 		req := &tracked{store: s, outer: outer, http: r, began: time.Now()}
 		ctx := context.WithValue(r.Context(), trackedKey{}, req)
 		defer s.finish(ctx, req)
-		a := &answer{ResponseWriter: w, withhold: req.withhold}
-		defer a.filter()
-		next.ServeHTTP(a, r.WithContext(ctx))
+		req.answer.ResponseWriter, req.answer.cookies = w, req
+		defer req.answer.filter()
+		next.ServeHTTP(&req.answer, r.WithContext(ctx))
 	})
 }
 
@@ -61,6 +61,7 @@ type tracked struct {
 	store   *Store
 	outer   *tracked // the same request to another store around the same handler
 	http    *http.Request
+	answer  answer
 	began   time.Time // with a monotonic reading
 	noTouch atomic.Bool
 }
