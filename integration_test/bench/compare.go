@@ -63,7 +63,7 @@ var untouched = pgstore.Config{UserLimit: limit, TouchAfter: idleTimeout / 2}
 // The others do the same for each of them: with an idle timeout they write every time.
 func (b *bench) requests(ctx context.Context) error {
 	touching := pgstore.Config{UserLimit: limit, TouchAfter: 1}
-	for i, rtt := range b.rtts {
+	for _, rtt := range b.rtts {
 		title := "Requests, by what they do"
 		makers := []maker{
 			plotted(b.raw), b.floor, plotted(b.ours("**scspg**, nothing changed", untouched)),
@@ -78,7 +78,7 @@ func (b *bench) requests(ctx context.Context) error {
 			return b.with(ctx, b.withRedis(makers), func(peers []*peer) error {
 				peers = b.chosen(peers)
 				results, err := b.compare(ctx, title, note, peers, b.counts, existing, rawName, "pgxstore", "redisstore")
-				if err != nil || i > 0 {
+				if err != nil || rtt > 0 {
 					return err
 				}
 				return b.latency(peers, results[0])
