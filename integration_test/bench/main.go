@@ -45,7 +45,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
 	if args := os.Args[1:]; len(args) > 0 && args[0] == relayCommand {
-		err = serveRelay(ctx, args[1:])
+		err = serveRelay(context.WithoutCancel(ctx), args[1:])
 	} else {
 		err = run(ctx, args)
 	}

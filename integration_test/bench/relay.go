@@ -15,7 +15,8 @@ import (
 )
 
 // relay is a process of its own, so that its work is not taken for the app's: a TCP
-// proxy that makes the round trip to a server longer.
+// proxy that makes the round trip to a server longer. It outlives an interrupt, since
+// what follows one goes through it, too.
 type relay struct {
 	cmd   *exec.Cmd
 	stdin io.Closer // closed, also by our death, it ends the relay
@@ -27,7 +28,7 @@ func startRelay(ctx context.Context, rtt time.Duration, network, target string) 
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, relayCommand, rtt.String(), network, target)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, relayCommand, rtt.String(), network, target)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
