@@ -74,7 +74,7 @@ var sections = []section{
 
 func parse(args []string) (config, error) {
 	c := config{sessions: 100_000, perUser: limit, counts: []int{16, 64}, rtts: []time.Duration{0, 300 * time.Microsecond}, conns: 16, rows: regexp.MustCompile(""),
-		rounds: 5, turn: 2 * time.Second, storage: 200_000, growth: []int{10_000, 1_000_000}, sweep: 1_000_000, plots: "."}
+		rounds: 5, turn: 1500 * time.Millisecond, storage: 200_000, growth: []int{10_000, 1_000_000}, sweep: 1_000_000, plots: "."}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.BoolFunc("quick", "small numbers, to see that everything runs; flags after it change them", func(string) error {
 		c.sessions, c.rounds, c.turn, c.storage, c.growth, c.sweep = 2_000, 2, 200*time.Millisecond, 10_000, []int{1_000, 10_000}, 20_000
