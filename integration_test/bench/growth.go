@@ -17,7 +17,7 @@ func (b *bench) growth(ctx context.Context) error {
 	}
 	request := func(path string) func(int) load {
 		return func(n int) load {
-			return load{path, func(p *peer, c *client) error { return c.do(p.app, token(c.rand.IntN(n))) }}
+			return func(p *peer, c *client) error { return c.do(p.app, path, token(c.rand.IntN(n))) }
 		}
 	}
 	ops := []op{
@@ -25,16 +25,13 @@ func (b *bench) growth(ctx context.Context) error {
 		{"data write", untouched, request("/write")},
 		{"touch", pgstore.Config{UserLimit: limit, TouchAfter: 1}, request("/read")},
 		{"sign-in, limit of 5", untouched, func(n int) load {
-			return load{"/signin", func(p *peer, c *client) error {
-				c.request.Header["X-User"] = []string{b.userName(c.rand.IntN(n))}
-				return c.do(p.app, "")
-			}}
+			return func(p *peer, c *client) error { return b.signsIn(p, c, n) }
 		}},
 		{"listing", untouched, func(n int) load {
-			return load{"/", func(p *peer, c *client) error {
+			return func(p *peer, c *client) error {
 				_, err := p.ours.Sessions(c.request.Context(), b.userName(c.rand.IntN(n)))
 				return err
-			}}
+			}
 		}},
 	}
 	defer func(n int) { b.perUser = n }(b.perUser)
@@ -72,8 +69,7 @@ func (b *bench) growth(ctx context.Context) error {
 						q.sm = b.manager(q.ours, pgstore.Codec{UserKey: userKey})
 						b.finish(&q)
 					}
-					l := op.load(b.config.growth[i])
-					m, err := measure(ctx, b.clients, b.turn, l.path, func(c *client) error { return l.op(&q, c) })
+					m, err := measure(ctx, &q, b.clients, b.turn, op.load(b.config.growth[i]))
 					if err != nil {
 						return fmt.Errorf("%s at %s: %w", op.name, p.name, err)
 					}

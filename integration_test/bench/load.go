@@ -22,9 +22,9 @@ type client struct {
 	rand    *rand.Rand
 }
 
-func newClient(ctx context.Context, path string, seed uint64) *client {
+func newClient(ctx context.Context, seed uint64) *client {
 	r := (&http.Request{
-		Method: http.MethodGet, URL: &url.URL{Path: path}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Method: http.MethodGet, URL: &url.URL{}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"User-Agent": {"Mozilla/5.0 (X11; Linux x86_64) bench"}}, Host: "localhost", RemoteAddr: "192.0.2.1:1234",
 	}).WithContext(ctx)
 	return &client{request: r, header: http.Header{}, rand: rand.New(rand.NewPCG(seed, 1))}
@@ -36,7 +36,8 @@ func (c *client) Write(b []byte) (int, error) { return len(b), nil }
 func (c *client) WriteHeader(status int)      { c.status = status }
 
 // do sends one request with the session's token, or without one.
-func (c *client) do(h http.Handler, token string) error {
+func (c *client) do(h http.Handler, path, token string) error {
+	c.request.URL.Path = path
 	clear(c.header)
 	c.status = http.StatusOK
 	delete(c.request.Header, "Cookie")
@@ -45,25 +46,25 @@ func (c *client) do(h http.Handler, token string) error {
 	}
 	h.ServeHTTP(c, c.request)
 	if c.status != http.StatusOK {
-		return fmt.Errorf("%s: status %d", c.request.URL.Path, c.status)
+		return fmt.Errorf("%s: status %d", path, c.status)
 	}
 	return nil
 }
 
 // measurement is one turn of one peer.
 type measurement struct {
-	rate      float64 // operations per second
-	allocs    float64 // per operation, of this process
-	cpu       time.Duration
-	latencies []time.Duration // sorted
+	rate        float64         // operations per second
+	allocs      float64         // per operation, of this process
+	cpu, server time.Duration   // per operation, of this process and of the server's
+	latencies   []time.Duration // sorted
 }
 
 func (m measurement) quantile(q float64) time.Duration {
 	return m.latencies[min(len(m.latencies)-1, int(q*float64(len(m.latencies))))]
 }
 
-// measure runs op from n clients for the time of a turn.
-func measure(ctx context.Context, n int, turn time.Duration, path string, op func(*client) error) (measurement, error) {
+// measure runs l on p from n clients for the time of a turn.
+func measure(ctx context.Context, p *peer, n int, turn time.Duration, l load) (measurement, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -71,14 +72,14 @@ func measure(ctx context.Context, n int, turn time.Duration, path string, op fun
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	cpu := cpuTime()
+	cpu, server := cpuTime(), p.server.cpu()
 	start := time.Now()
 	for i := range n {
 		wg.Go(func() {
-			c := newClient(ctx, path, uint64(i))
+			c := newClient(ctx, uint64(i))
 			taken := make([]time.Duration, 0, 1<<16)
 			for began := start; time.Since(start) < turn && ctx.Err() == nil; {
-				if err := op(c); err != nil {
+				if err := l(p, c); err != nil {
 					cancel(err)
 					return
 				}
@@ -91,7 +92,7 @@ func measure(ctx context.Context, n int, turn time.Duration, path string, op fun
 	}
 	wg.Wait()
 	elapsed := time.Since(start)
-	used := cpuTime() - cpu
+	cpu, server = cpuTime()-cpu, p.server.cpu()-server
 	runtime.ReadMemStats(&after)
 	if err := context.Cause(ctx); err != nil {
 		return measurement{}, err
@@ -104,11 +105,11 @@ func measure(ctx context.Context, n int, turn time.Duration, path string, op fun
 	slices.Sort(m.latencies)
 	m.rate = count / elapsed.Seconds()
 	m.allocs = float64(after.Mallocs-before.Mallocs) / count
-	m.cpu = used / time.Duration(count)
+	m.cpu, m.server = cpu/time.Duration(count), server/time.Duration(count)
 	return m, nil
 }
 
-// cpuTime is what this process has used.
+// cpuTime is what this process has used: the clients, scs, the store and its driver.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

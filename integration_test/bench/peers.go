@@ -36,7 +36,9 @@ type peer struct {
 	ours    *pgstore.Store
 	sm      *scs.SessionManager
 	pool    *pgxpool.Pool // nil without PostgreSQL
+	server  processes
 	app     http.Handler
+	path    string // of the requests with an existing session
 	tokens  []string
 	drop    func() error
 	plotted bool
@@ -90,6 +92,10 @@ func (b *bench) finish(p *peer) *peer {
 	p.app = p.sm.LoadAndSave(mux)
 	if p.ours != nil {
 		p.app = p.ours.Track(p.app)
+	}
+	p.path = "/read"
+	if p.pool != nil {
+		p.server = b.server
 	}
 	if p.tokens == nil {
 		p.tokens = make([]string, b.sessions)
@@ -194,21 +200,21 @@ func (b *bench) postgresstore(ctx context.Context) (*peer, error) {
 	if err != nil {
 		return nil, errors.Join(err, drop())
 	}
-	db.SetMaxOpenConns(b.clients)
-	db.SetMaxIdleConns(b.clients)
+	db.SetMaxOpenConns(b.conns)
+	db.SetMaxIdleConns(b.conns)
 	return b.finish(&peer{name: "postgresstore", pool: pool, sm: b.manager(postgresstore.NewWithCleanupInterval(db, 0), scs.GobCodec{}),
 		drop: func() error { return errors.Join(db.Close(), drop()) }}), nil
 }
 
 func (b *bench) redisstore(ctx context.Context) (*peer, error) {
-	pool := b.redis.pool(b.clients)
+	pool := b.redis.pool(b.conns)
 	conn := pool.Get()
 	_, err := conn.Do("FLUSHALL")
 	_ = conn.Close()
 	if err != nil {
 		return nil, err
 	}
-	return b.inMemory(&peer{name: "redisstore", sm: b.manager(redisstore.New(pool), scs.GobCodec{}), drop: pool.Close})
+	return b.inMemory(&peer{name: "redisstore", server: b.redis.server(), sm: b.manager(redisstore.New(pool), scs.GobCodec{}), drop: pool.Close})
 }
 
 func (b *bench) memstore(context.Context) (*peer, error) {
@@ -264,9 +270,11 @@ func (b *bench) floor(ctx context.Context) (*peer, error) {
 	return b.finish(p), nil
 }
 
+const rawName = "one read by primary key"
+
 // raw is the limit: one prepared read by primary key, and nothing around it.
 func (b *bench) raw(ctx context.Context) (*peer, error) {
-	p, err := b.scspg(ctx, "one read by primary key, pgx", b.sessions, pgstore.Config{})
+	p, err := b.scspg(ctx, rawName, b.sessions, pgstore.Config{})
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func (b *bench) byClients(ctx context.Context) error {
 		defer func() { b.rounds = rounds }()
 		b.rounds = 1
 		for x, n := range counts {
-			results, err := b.takeTurns(ctx, peers, n, existing("/read"))
+			results, err := b.takeTurns(ctx, "Rolling requests", peers, n, existing)
 			if err != nil {
 				return err
 			}
@@ -95,6 +95,9 @@ func (b *bench) latency(peers []*peer, results [][]measurement) error {
 		}
 		fmt.Println()
 		shown, lines = append(shown, p), append(lines, line)
+	}
+	if len(shown) == 0 {
+		return nil
 	}
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = fmt.Sprintf("Latency of rolling requests, %d clients", b.clients), "quantile", "milliseconds"

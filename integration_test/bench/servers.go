@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,8 +23,11 @@ import (
 type bench struct {
 	config
 	postgres *devpg.Server
-	version  string
+	server   processes
+	about    string       // the servers
 	redis    *redisServer // nil where there is no redis-server
+	relay    *relay       // to PostgreSQL, while there is one
+	json     *os.File     // for -json
 	schemas  int
 }
 
@@ -31,7 +35,7 @@ type bench struct {
 // autovacuum on. Local binaries come first, because a container's port proxy would
 // be part of what is measured.
 func (b *bench) start(ctx context.Context) error {
-	settings := []devpg.Option{devpg.Set("max_connections", "200"), devpg.Set("shared_buffers", b.sharedBuffers()),
+	settings := []devpg.Option{devpg.Set("max_connections", strconv.Itoa(max(200, 12*b.conns))), devpg.Set("shared_buffers", b.sharedBuffers()),
 		devpg.Set("max_wal_size", "8GB"), devpg.Set("checkpoint_timeout", "30min"), devpg.Set("fsync", "on"),
 		devpg.Set("full_page_writes", "on"), devpg.Set("synchronous_commit", "on")}
 	var err error
@@ -50,10 +54,17 @@ func (b *bench) start(ctx context.Context) error {
 		return err
 	}
 	version, _, _ = strings.Cut(version, " ")
-	b.version = "PostgreSQL " + version
+	b.about = "PostgreSQL " + version
+	if b.server, err = b.findPostgres(ctx); err != nil {
+		b.about += fmt.Sprintf(" (its CPU is left out: %v)", err)
+	}
 	if path, err := exec.LookPath("redis-server"); err == nil {
-		b.redis, err = startRedis(ctx, path)
-		return err
+		if b.redis, err = startRedis(ctx, path); err != nil {
+			return err
+		}
+		b.about += ", " + b.redis.version
+	} else {
+		b.about += "; no redis-server was found"
 	}
 	return nil
 }
@@ -88,13 +99,6 @@ func (b *bench) close() error {
 	return errors.Join(errs...)
 }
 
-func (b *bench) redisNote() string {
-	if b.redis == nil {
-		return "no redis-server found: Redis is left out"
-	}
-	return b.redis.version
-}
-
 // pool connects, with schema as its search_path where there is one.
 func (b *bench) pool(ctx context.Context, schema string, conns int32) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(b.postgres.DSN)
@@ -102,6 +106,11 @@ func (b *bench) pool(ctx context.Context, schema string, conns int32) (*pgxpool.
 		return nil, err
 	}
 	config.MaxConns = conns
+	if b.relay != nil {
+		config.ConnConfig.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", b.relay.addr)
+		}
+	}
 	if schema != "" {
 		config.ConnConfig.RuntimeParams["search_path"] = schema
 	}
@@ -112,7 +121,7 @@ func (b *bench) pool(ctx context.Context, schema string, conns int32) (*pgxpool.
 func (b *bench) schema(ctx context.Context) (pool *pgxpool.Pool, name string, drop func() error, err error) {
 	b.schemas++
 	name = fmt.Sprintf("bench_%d_%d", os.Getpid(), b.schemas)
-	if pool, err = b.pool(ctx, name, int32(b.clients)); err != nil {
+	if pool, err = b.pool(ctx, name, int32(b.conns)); err != nil {
 		return nil, "", nil, err
 	}
 	if _, err := pool.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{name}.Sanitize()); err != nil {
@@ -132,6 +141,7 @@ type redisServer struct {
 	dir     string
 	addr    string
 	version string
+	relay   *relay // while there is one
 }
 
 func startRedis(ctx context.Context, path string) (_ *redisServer, err error) {
@@ -175,7 +185,13 @@ func (r *redisServer) stop() error {
 	return os.RemoveAll(r.dir)
 }
 
+func (r *redisServer) server() processes { return processes(r.cmd.Process.Pid) }
+
 func (r *redisServer) pool(conns int) *redis.Pool {
+	addr := r.addr
+	if r.relay != nil {
+		addr = r.relay.addr
+	}
 	return &redis.Pool{MaxIdle: conns, MaxActive: conns, Wait: true,
-		Dial: func() (redis.Conn, error) { return redis.Dial("tcp", r.addr) }}
+		Dial: func() (redis.Conn, error) { return redis.Dial("tcp", addr) }}
 }

@@ -52,7 +52,7 @@ func (b *bench) leaves(ctx context.Context, p *peer, table string) error {
 		return err
 	}
 	start := time.Now()
-	if err := b.requests(ctx, p, b.config.storage); err != nil {
+	if err := b.sends(ctx, p, b.config.storage); err != nil {
 		return err
 	}
 	took := time.Since(start)
@@ -75,8 +75,8 @@ func (b *bench) leaves(ctx context.Context, p *peer, table string) error {
 
 func percent(before, after int64) float64 { return 100 * float64(after-before) / float64(before) }
 
-// requests sends n rolling requests.
-func (b *bench) requests(ctx context.Context, p *peer, n int) error {
+// sends n rolling requests.
+func (b *bench) sends(ctx context.Context, p *peer, n int) error {
 	var left atomic.Int64
 	left.Store(int64(n))
 	var wg sync.WaitGroup
@@ -84,9 +84,9 @@ func (b *bench) requests(ctx context.Context, p *peer, n int) error {
 	defer cancel(nil)
 	for i := range b.clients {
 		wg.Go(func() {
-			c := newClient(ctx, "/read", uint64(i))
+			c := newClient(ctx, uint64(i))
 			for left.Add(-1) >= 0 && ctx.Err() == nil {
-				if err := existing("/read").op(p, c); err != nil {
+				if err := existing(p, c); err != nil {
 					cancel(err)
 				}
 			}

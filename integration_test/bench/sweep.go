@@ -228,21 +228,21 @@ func (b *bench) live(ctx context.Context, p *peer, stop <-chan time.Time) (measu
 	var wg sync.WaitGroup
 	for i := range b.clients {
 		wg.Go(func() {
-			reads, writes := newClient(ctx, "/read", uint64(i)), newClient(ctx, "/write", uint64(i))
+			c := newClient(ctx, uint64(i))
 			for n := 0; ; n++ {
 				select {
 				case <-ended:
 					return
 				case <-ctx.Done():
 					return
-				case <-time.After(time.Duration(reads.rand.Int64N(int64(2 * think)))):
+				case <-time.After(time.Duration(c.rand.Int64N(int64(2 * think)))):
 				}
-				c := reads
+				path := "/read"
 				if n%5 == 4 {
-					c = writes
+					path = "/write"
 				}
 				start := time.Now()
-				if err := c.do(p.app, p.tokens[c.rand.IntN(len(p.tokens))]); err != nil {
+				if err := c.do(p.app, path, p.tokens[c.rand.IntN(len(p.tokens))]); err != nil {
 					cancel(err)
 				}
 				perClient[i] = append(perClient[i], time.Since(start))
