@@ -46,6 +46,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg}
 	s.db = db.New(pool, cfg.Schema, cfg.Timeout, func() { s.stat.retries.Add(1) })
+	s.db.Share(cfg.MaxBatch)
 	return s, nil
 }
 
