@@ -14,6 +14,8 @@ import (
 const (
 	// DefaultTimeout is used if Config.Timeout is 0.
 	DefaultTimeout = 5 * time.Second
+	// DefaultMaxBatch is used if Config.MaxBatch is 0.
+	DefaultMaxBatch = 64
 	// defaultMaxTouchAfter caps the default of Config.TouchAfter.
 	defaultMaxTouchAfter = time.Minute
 
@@ -70,6 +72,16 @@ type Config struct {
 	// Default (0): 5 seconds. Negative values are refused.
 	Timeout time.Duration
 
+	// MaxBatch is how many reads, touches or data writes may share a round trip: those that
+	// come while others are in flight wait for the next one, which takes them all along.
+	// Each still ends by its own Timeout, and by its own error. What they share carries no
+	// request's context values, so a tracer of the pool sees it as nobody's. Larger values
+	// cost memory more than they save; above 1024 they count as 1024. 1 turns sharing off:
+	// set it on Citus, where a round trip would span shards. A pool with PrepareConn or
+	// BeforeAcquire has 1 in any case, as its connections are prepared for one caller.
+	// Default (0): 64. Negative values are refused.
+	MaxBatch int
+
 	// Schema qualifies the table names. Default (""): unqualified, the search_path
 	// decides. Set it behind PgBouncer, which refuses search_path as a startup
 	// parameter. Any name of at most 63 bytes; it is quoted, so case matters.
@@ -100,6 +112,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("pgstore: Config.TouchAfter is %v: it must not be negative (0 means the default)", c.TouchAfter)
 	case c.Timeout < 0:
 		return c, fmt.Errorf("pgstore: Config.Timeout is %v: it must not be negative (0 means %v)", c.Timeout, DefaultTimeout)
+	case c.MaxBatch < 0:
+		return c, fmt.Errorf("pgstore: Config.MaxBatch is %d: it must not be negative (0 means %d, and 1 turns sharing off)", c.MaxBatch, DefaultMaxBatch)
 	case len(c.Schema) > maxSchemaBytes:
 		return c, fmt.Errorf("pgstore: Config.Schema has %d bytes: PostgreSQL names have at most %d", len(c.Schema), maxSchemaBytes)
 	case strings.ContainsRune(c.Schema, 0):
@@ -107,6 +121,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
+	}
+	if c.MaxBatch == 0 {
+		c.MaxBatch = DefaultMaxBatch
 	}
 	if c.ClientIP == nil {
 		c.ClientIP = remoteIP

@@ -22,12 +22,13 @@ func TestNewValidatesConfig(t *testing.T) {
 		want string // in the error; "" for none
 	}{
 		{"zero value", Config{}, ""},
-		{"everything set", Config{UserLimit: 5, LimitPolicy: Reject, TouchAfter: time.Second, Timeout: time.Second, Schema: "My-Schema"}, ""},
+		{"everything set", Config{UserLimit: 5, LimitPolicy: Reject, TouchAfter: time.Second, Timeout: time.Second, MaxBatch: 1, Schema: "My-Schema"}, ""},
 		{"negative limit", Config{UserLimit: -1}, "Config.UserLimit is -1"},
 		{"unknown policy", Config{LimitPolicy: 3}, "Config.LimitPolicy is 3"},
 		{"negative policy", Config{LimitPolicy: -1}, "Config.LimitPolicy is -1"},
 		{"negative touch", Config{TouchAfter: -time.Second}, "Config.TouchAfter is -1s"},
 		{"negative timeout", Config{Timeout: -time.Second}, "Config.Timeout is -1s"},
+		{"negative batch", Config{MaxBatch: -1}, "Config.MaxBatch is -1"},
 		{"long schema", Config{Schema: strings.Repeat("s", 64)}, "Config.Schema has 64 bytes"},
 		{"schema of 63 bytes", Config{Schema: strings.Repeat("s", 63)}, ""},
 		{"NUL in schema", Config{Schema: "a\x00b"}, "NUL"},

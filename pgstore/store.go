@@ -47,6 +47,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg}
 	s.db = db.New(pool, cfg.Schema, cfg.Timeout, func() { s.count(func(c *Stat) { c.Retries++ }) })
+	s.db.Share(cfg.MaxBatch)
 	return s, nil
 }
 

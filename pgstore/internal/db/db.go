@@ -21,16 +21,21 @@ type DB struct {
 	onRetry   func()
 
 	Turns Turns
+
+	reads, touches, updates trips
+	findMany                []string // SQL for up to 1, 2, 4, ... sessions
 }
 
 // New returns the tables of schema, or of the search_path if it is "". Do gives each
 // operation timeout, and calls onRetry before each attempt after the first.
 func New(pool *pgxpool.Pool, schema string, timeout time.Duration, onRetry func()) *DB {
 	mode := pool.Config().ConnConfig.DefaultQueryExecMode
-	return &DB{
+	d := &DB{
 		pool: pool, schema: schema, timeout: timeout, onRetry: onRetry,
 		textual: mode == pgx.QueryExecModeExec || mode == pgx.QueryExecModeSimpleProtocol,
 	}
+	d.Share(1)
+	return d
 }
 
 // Tx is a transaction that takes two round trips: a batch that begins it, and one that

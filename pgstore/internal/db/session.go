@@ -13,9 +13,12 @@ import (
 )
 
 // Find reads a session. A missing one is the zero Row.
-func (d *DB) Find(ctx context.Context, id pgtype.UUID) (r row.Row, err error) {
-	err = d.queryRow(ctx, scanRow(&r), sqlFind, id)
-	return r, err
+func (d *DB) Find(ctx context.Context, id pgtype.UUID) (row.Row, error) {
+	o := &op{asked: asked{id: id}}
+	if err := d.reads.do(ctx, o); err != nil {
+		return row.Row{}, err
+	}
+	return o.row, nil
 }
 
 // Find is DB.Find within a batch.
@@ -27,10 +30,15 @@ func (b *Batch) Lock(id pgtype.UUID, r *row.Row) { b.add(sqlLock, id).QueryRow(s
 func scanRow(r *row.Row) func(pgx.Row) error {
 	return func(from pgx.Row) error {
 		*r = row.Row{}
-		err := from.Scan(&r.Data, &r.User, &r.Version, &r.EndReason, (*instant)(&r.Expiry), (*instant)(&r.LastSeen), &r.Now)
+		err := from.Scan(fields(r)...)
 		r.Present = err == nil
 		return ignoreNoRows(err)
 	}
+}
+
+// fields are what a statement has found of a row.
+func fields(r *row.Row, before ...any) []any {
+	return append(before, &r.Data, &r.User, &r.Version, &r.EndReason, (*instant)(&r.Expiry), (*instant)(&r.LastSeen), &r.Now)
 }
 
 // instant is a time that may be infinite in the database, where somebody has set it by
@@ -83,11 +91,14 @@ func (d *DB) Insert(ctx context.Context, w Write) (out Written, err error) {
 	return out, err
 }
 
-// Update writes the data of a live session whose user stays.
-func (d *DB) Update(ctx context.Context, w Write, version int64) (out Written, err error) {
-	sql, args := w.update(version)
-	err = d.queryRow(ctx, out.scan, sql, args...)
-	return out, err
+// Update writes the data of a live session whose user stays. After an error, the data may
+// still be read until the timeout has passed.
+func (d *DB) Update(ctx context.Context, w Write, version int64) (Written, error) {
+	o := &op{asked: asked{id: w.ID, version: version}, write: &w}
+	if err := d.updates.do(ctx, o); err != nil {
+		return Written{}, err
+	}
+	return o.out, nil
 }
 
 // Update is DB.Update within a transaction.
@@ -115,12 +126,12 @@ func (b *Batch) SwitchUser(w Write, out *Written) {
 
 // Touch moves expiry to ttl from now, but not back, and sets the last-seen time, if the
 // session has this user and version. It may be lost in a crash of the server.
-func (d *DB) Touch(ctx context.Context, id pgtype.UUID, user string, version int64, ttl time.Duration) (out Written, err error) {
-	b := d.Batch()
-	b.add(sqlAsync).QueryRow(func(r pgx.Row) error { return r.Scan(new(string)) })
-	b.add(sqlTouch, id, ttl.Microseconds(), nullable(user), version).QueryRow(out.scan)
-	err = d.Send(ctx, b)
-	return out, err
+func (d *DB) Touch(ctx context.Context, id pgtype.UUID, user string, version int64, ttl time.Duration) (Written, error) {
+	o := &op{asked: asked{id: id, user: user, version: version}, ttl: ttl}
+	if err := d.touches.do(ctx, o); err != nil {
+		return Written{}, err
+	}
+	return o.out, nil
 }
 
 // Ending says which sessions end, and why.

@@ -23,9 +23,12 @@ const (
 	// Renewed, and without a successor yet.
 	pending = `end_reason = 'renewed' AND version > 0`
 
-	sqlFind = `SELECT data, coalesce(user_id, ''), version, coalesce(end_reason, ''), expiry, last_seen_at, now()
-		FROM scs_sessions WHERE id = $1`
+	sqlFind = `SELECT ` + found + ` FROM scs_sessions WHERE id = $1`
 	sqlLock = sqlFind + ` FOR UPDATE`
+	found   = `data, coalesce(user_id, ''), version, coalesce(end_reason, ''), expiry, last_seen_at, now()`
+	// With as many parameters as there are sessions: an array as one parameter is planned
+	// anew at each execution.
+	sqlFindMany = `SELECT id, ` + found + ` FROM scs_sessions WHERE id = ANY(ARRAY[$1]::uuid[])`
 
 	// What a write returns. last_seen_at stands for its now(), as Citus allows no function
 	// in RETURNING.
@@ -49,7 +52,10 @@ const (
 	// A touch may be lost in a crash of the server: the session then times out a
 	// little early, and nothing else is affected.
 	sqlAsync = `SELECT set_config('synchronous_commit', 'off', true)`
-	sqlTouch = `UPDATE scs_sessions SET
+	// Who shares a round trip does not wait for a row that is locked for longer.
+	sqlImpatient      = `SELECT set_config('lock_timeout', '50ms', true)`
+	sqlAsyncImpatient = `SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '50ms', true)`
+	sqlTouch          = `UPDATE scs_sessions SET
 			expiry = greatest(expiry, now() + $2::float8 * interval '1 microsecond'), last_seen_at = now()
 		WHERE id = $1 AND ` + alive + ` AND user_id IS NOT DISTINCT FROM $3::text AND version = $4` + stamp
 

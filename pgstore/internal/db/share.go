@@ -1,0 +1,122 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/pgstore/internal/row"
+)
+
+// maxShared bounds what a statement can have as parameters, and what is lost at once.
+const maxShared = 1024
+
+// Share lets up to so many finds, touches and updates share a round trip. Call it before
+// all others. It has no effect on a pool with a hook that makes connections ready for one
+// caller: they would serve others as his.
+func (d *DB) Share(most int) {
+	cfg := d.pool.Config()
+	if most = min(most, maxShared); cfg.PrepareConn != nil || cfg.BeforeAcquire != nil { //nolint:staticcheck // deprecated, but in use
+		most = 1
+	}
+	conns := int(cfg.MaxConns)
+	trips := func(t *trips, alone int) {
+		t.pool, t.timeout, t.max, t.alone, t.most = d.pool, d.timeout, most, min(alone, conns), conns
+	}
+	trips(&d.reads, readsAlone)
+	trips(&d.touches, writesAlone)
+	trips(&d.updates, writesAlone)
+	d.reads.send, d.reads.single = d.sendFinds, d.find
+	d.touches.send, d.touches.single = d.sendTouches, d.touch
+	d.updates.send, d.updates.single = d.sendUpdates, d.update
+	d.updates.writes, d.updates.held = true, make(map[pgtype.UUID]bool)
+
+	d.findMany = nil
+	var params strings.Builder
+	for n := 1; n < 2*most; n++ {
+		fmt.Fprintf(&params, ", $%d", n)
+		if n&(n-1) == 0 {
+			d.findMany = append(d.findMany, strings.Replace(sqlFindMany, "$1", params.String()[2:], 1))
+		}
+	}
+}
+
+func (d *DB) find(ctx context.Context, o *op) error {
+	return d.queryRow(ctx, scanRow(&o.row), sqlFind, o.id)
+}
+
+func (d *DB) sendFinds(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
+	if len(ops) == 1 && !d.textual {
+		return scanRow(&ops[0].row)(conn.QueryRow(ctx, d.q(sqlFind), ops[0].id))
+	}
+	size := bits.Len(uint(len(ops) - 1))
+	ids := make([]any, 1<<size)
+	for i := range ids {
+		ids[i] = ops[min(i, len(ops)-1)].id
+	}
+	read := func(rows pgx.Rows) error {
+		for rows.Next() {
+			var id pgtype.UUID
+			r := row.Row{Present: true}
+			if err := rows.Scan(fields(&r, &id)...); err != nil {
+				return err
+			}
+			if i, ok := slices.BinarySearchFunc(ops, id, func(o *op, id pgtype.UUID) int { return bytes.Compare(o.id.Bytes[:], id.Bytes[:]) }); ok {
+				ops[i].row = r
+			}
+		}
+		return rows.Err()
+	}
+	if d.textual {
+		b := d.Batch()
+		b.add(d.findMany[size], ids...).Query(read)
+		return conn.SendBatch(ctx, &b.queue).Close()
+	}
+	rows, err := conn.Query(ctx, d.q(d.findMany[size]), ids...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	return read(rows)
+}
+
+func (d *DB) touch(ctx context.Context, o *op) error {
+	b := d.Batch()
+	b.add(sqlAsync).QueryRow(func(r pgx.Row) error { return r.Scan(nil) })
+	b.touch(o)
+	return d.Send(ctx, b)
+}
+
+func (d *DB) sendTouches(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
+	b := d.Batch()
+	b.add(sqlAsyncImpatient).QueryRow(func(r pgx.Row) error { return r.Scan(nil, nil) })
+	for _, o := range ops {
+		b.touch(o)
+	}
+	return conn.SendBatch(ctx, &b.queue).Close()
+}
+
+func (b *Batch) touch(o *op) {
+	b.add(sqlTouch, o.id, o.ttl.Microseconds(), nullable(o.user), o.version).QueryRow(o.out.scan)
+}
+
+func (d *DB) update(ctx context.Context, o *op) error {
+	sql, args := o.write.update(o.version)
+	return d.queryRow(ctx, o.out.scan, sql, args...)
+}
+
+func (d *DB) sendUpdates(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
+	b := d.Batch()
+	b.add(sqlImpatient).QueryRow(func(r pgx.Row) error { return r.Scan(nil) })
+	for _, o := range ops {
+		b.Update(*o.write, o.version, &o.out)
+	}
+	return conn.SendBatch(ctx, &b.queue).Close()
+}
