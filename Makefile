@@ -26,7 +26,7 @@ build: ## everything, in every module; programs go to bin/
 
 test: ## all tests, on one PostgreSQL, with the race detector
 	@mkdir -p bin && go build -o bin/withpg ./integration_test/withpg
-	@bin/withpg -- $(SHELL) $(.SHELLFLAGS) 'for m in $(MODULES); do echo "test $$m"; (cd $$m && go test -race -timeout 30m ./...); done'
+	@bin/withpg -- $(SHELL) $(.SHELLFLAGS) 'for m in $(MODULES); do echo "test $$m"; (cd $$m && go test -race -parallel 4 -timeout 30m ./...); done'
 
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint, changing nothing
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }

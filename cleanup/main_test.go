@@ -1,6 +1,7 @@
 package cleanup_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -14,10 +15,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func migrateIn(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
-	if err := migrations.Up(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
-	pgtest.Distribute(t, pool)
+	pgtest.Migrate(t, pool, func(ctx context.Context, pool *pgxpool.Pool) error { return migrations.Up(ctx, pool) })
 }
 
 // migrated is a pool on a new schema with the tables in it.

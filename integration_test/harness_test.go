@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"context"
 	"net"
 	"os"
 	"os/exec"
@@ -25,10 +26,7 @@ func migrated(t testing.TB, opts ...pgtest.Option) *pgxpool.Pool {
 
 func migrate(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
-	if err := migrations.Up(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
-	pgtest.Distribute(t, pool)
+	pgtest.Migrate(t, pool, func(ctx context.Context, pool *pgxpool.Pool) error { return migrations.Up(ctx, pool) })
 }
 
 // skip skips a test for want of something, and fails it if CI is set.

@@ -25,7 +25,9 @@ func TestGooseCommandMakesTheSameSchema(t *testing.T) {
 	}
 	byCommand, byCall := pgtest.Schema(t), pgtest.Schema(t)
 	pool := pgtest.PoolIn(t, byCall)
-	migrate(t, pool)
+	if err := migrations.Up(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
 	separator := "?"
 	if strings.Contains(pgtest.DSN(t), "?") {
 		separator = "&"

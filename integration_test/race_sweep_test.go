@@ -14,7 +14,7 @@ import (
 
 func TestSweepsOverlapBesideTraffic(t *testing.T) {
 	t.Parallel()
-	const expired, clients = 200_000, 16
+	const expired, clients = 45_000, 16 // more than a sweep lists at once
 	pool := migrated(t, pgtest.MaxConns(clients))
 	insertSessions(t, pool, 0, expired, "-3 days", "")
 	store := newStore(t, pool, pgstore.Config{UserLimit: 3, TouchAfter: time.Nanosecond})
@@ -22,10 +22,12 @@ func TestSweepsOverlapBesideTraffic(t *testing.T) {
 	var swept atomic.Int64
 	done := make(chan struct{})
 	var sweeps, traffic sync.WaitGroup
+	// The batches are those of a sweep beside traffic, without its pauses.
+	o := cleanup.Options{Batch: 80, Pause: time.Millisecond}
 	for range 2 {
 		own := pgtest.PoolIn(t, schemaOf(t, pool), pgtest.MaxConns(1))
 		sweeps.Go(func() {
-			r, err := cleanup.Sweep(t.Context(), own, cleanup.Options{})
+			r, err := cleanup.Sweep(t.Context(), own, o)
 			if err != nil {
 				t.Error(err)
 			}

@@ -342,7 +342,7 @@ func TestSweeperKeepsSweeping(t *testing.T) {
 // a user without its row.
 func TestSweeperMayBeKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	const expired, live = 100_000, 1000
+	const expired, live = 25_000, 1000 // in batches of 5: many more than are swept between kills
 	pool := migrated(t)
 	insertSessions(t, pool, 0, expired, "-3 days", "")
 	insertSessions(t, pool, expired, live, "1 hour", "")
@@ -351,7 +351,7 @@ func TestSweeperMayBeKilledAtAnyMoment(t *testing.T) {
 	amid := 0
 	last := expired + live
 	for n := 0; n < 20 && last > live; n++ {
-		cmd := sweeperCommand(t, pool, "-batch", "20")
+		cmd := sweeperCommand(t, pool, "-batch", "5")
 		var stderr lockedBuffer
 		cmd.Stderr = &stderr
 		if err := cmd.Start(); err != nil {

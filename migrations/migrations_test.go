@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"strings"
@@ -62,6 +63,45 @@ func TestMigrateUpAfterDownMakesTheSame(t *testing.T) {
 }
 
 // Many instances of an app start at once, some with a pool of one connection.
+// Most tests have pgtest make the tables.
+func TestMigrateOfPgtestMakesWhatUpMakes(t *testing.T) {
+	t.Parallel()
+	byUp, byPgtest := pgtest.Schema(t), pgtest.Schema(t)
+	up, replayed := pgtest.PoolIn(t, byUp), pgtest.PoolIn(t, byPgtest)
+	migrate(t, up)
+	pgtest.Distribute(t, up)
+	pgtest.Migrate(t, replayed, func(ctx context.Context, pool *pgxpool.Pool) error { return migrations.Up(ctx, pool) })
+	if a, b := pgtest.Shape(t, up, byUp), pgtest.Shape(t, replayed, byPgtest); a != b || a == "" {
+		t.Errorf("it made\n%s\ninstead of\n%s", b, a)
+	}
+	const applied = `SELECT string_agg(format('%s %s %s', id, version_id, is_applied), ', ' ORDER BY id) FROM ` + migrations.VersionTable
+	if a, b := pgtest.Query[string](t, up, applied), pgtest.Query[string](t, replayed, applied); a != b {
+		t.Errorf("versions %s, want %s", b, a)
+	}
+	migrate(t, replayed) // finds nothing to do
+}
+
+func TestMigrateInEveryQueryExecMode(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []pgx.QueryExecMode{
+		pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
+		pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+	} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.Pool(t, pgtest.ExecMode(mode), pgtest.MaxConns(2))
+			migrate(t, pool)
+			migrate(t, pool)
+			if list, err := migrations.Status(t.Context(), pool); err != nil || len(list) == 0 || !list[0].Applied || list[0].AppliedAt.IsZero() {
+				t.Errorf("%+v, %v", list, err)
+			}
+			if err := migrations.Down(t.Context(), pool); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestMigrateOnceFromManyProcesses(t *testing.T) {
 	t.Parallel()
 	schema := pgtest.Schema(t)

@@ -1,6 +1,7 @@
 package pgstore_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,8 +22,5 @@ func migrated(t testing.TB, opts ...pgtest.Option) *pgxpool.Pool {
 
 func migrate(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
-	if err := migrations.Up(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
-	pgtest.Distribute(t, pool)
+	pgtest.Migrate(t, pool, func(ctx context.Context, pool *pgxpool.Pool) error { return migrations.Up(ctx, pool) })
 }

@@ -26,7 +26,10 @@ const Prefix = "devpg-"
 var ForTests = []string{
 	"max_connections=400",
 	"fsync=off", // durability is not tested by pulling the plug
+	"full_page_writes=off",
 	"shared_buffers=256MB",
+	"max_wal_size=4GB", // no checkpoint amid the tests
+	"checkpoint_timeout=1h",
 }
 
 // StartTimeout is how long a server may take to come up.
@@ -93,8 +96,12 @@ func Start(ctx context.Context, settings ...string) (_ *Server, err error) {
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
 func (s *Server) init(ctx context.Context) error {
+	secret, err := verifier(s.password)
+	if err != nil {
+		return err
+	}
 	pwfile := filepath.Join(s.dir, "password")
-	if err := os.WriteFile(pwfile, []byte(s.password), 0o600); err != nil {
+	if err := os.WriteFile(pwfile, []byte(secret), 0o600); err != nil {
 		return err
 	}
 	if err := giveAway(s.dir, pwfile); err != nil {

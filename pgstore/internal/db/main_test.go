@@ -1,6 +1,7 @@
 package db_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -34,9 +35,7 @@ func open(t *testing.T, opts ...pgtest.Option) *tables {
 	t.Helper()
 	schema := pgtest.Schema(t)
 	admin := pgtest.PoolIn(t, schema)
-	if err := migrations.Up(t.Context(), admin); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Migrate(t, admin, func(ctx context.Context, pool *pgxpool.Pool) error { return migrations.Up(ctx, pool) })
 	for sql := range strings.SplitSeq(stopClock, ";") {
 		pgtest.Exec(t, admin, sql)
 	}
