@@ -96,12 +96,8 @@ func Start(ctx context.Context, settings ...string) (_ *Server, err error) {
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
 func (s *Server) init(ctx context.Context) error {
-	secret, err := verifier(s.password)
-	if err != nil {
-		return err
-	}
 	pwfile := filepath.Join(s.dir, "password")
-	if err := os.WriteFile(pwfile, []byte(secret), 0o600); err != nil {
+	if err := os.WriteFile(pwfile, []byte(s.password), 0o600); err != nil {
 		return err
 	}
 	if err := giveAway(s.dir, pwfile); err != nil {
