@@ -286,7 +286,8 @@ func TestLimitedSignInOfManyGetsThrough(t *testing.T) {
 				if n := pgtest.Query[int](t, pool, newest, tt.stay); n < len(tt.stay)-1 {
 					t.Errorf("%d of those that should stay do", n)
 				}
-				if n := a.store.Stat().Evictions; n < many-limit-1000 || n > many-limit+1 {
+				// Each attempt but the last may have ended a page too late for its answer to count.
+				if n := int(a.store.Stat().Evictions); n < many-limit-1000*(attempts-1) || n > many-limit+attempts {
 					t.Errorf("%d evictions", n)
 				}
 				checkManyIndex(t, pool)
