@@ -245,7 +245,7 @@ func TestTripThatWaitedForItsConnectionTakesAllAlong(t *testing.T) {
 		slow[0].Release()
 		x.held(1)
 		x.wantSizes(k, map[bool]int{true: 8, false: 7}[k.name == "reads"]) // parameters are a power of two
-		x.gate.Open() // the other one is held still
+		x.gate.Open()                                                      // the other one is held still
 		ok(t, list...)
 		slow[1].Release()
 	})
