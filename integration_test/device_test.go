@@ -12,6 +12,7 @@ import (
 	"github.com/alexedwards/scs/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore"
 )
 
@@ -28,6 +29,9 @@ type device struct {
 func newStore(t testing.TB, pool *pgxpool.Pool, cfg pgstore.Config) *pgstore.Store {
 	t.Helper()
 	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.MaxBatch == 0 && pgtest.Citus() {
+		cfg.MaxBatch = 1
+	}
 	store, err := pgstore.New(pool, cfg)
 	if err != nil {
 		t.Fatal(err)

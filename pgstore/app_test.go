@@ -44,6 +44,9 @@ func newStore(t testing.TB, pool *pgxpool.Pool, cfg pgstore.Config) *pgstore.Sto
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.MaxBatch == 0 && pgtest.Citus() {
+		cfg.MaxBatch = 1
+	}
 	store, err := pgstore.New(pool, cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -188,7 +188,7 @@ func TestPlansUseIndexesAtAMillionSessions(t *testing.T) {
 // connections do not suffice for each to go alone.
 func shareReads(t *testing.T, pool *pgxpool.Pool, rec *recorder) {
 	t.Helper()
-	store := newStore(t, pool, pgstore.Config{})
+	store := newStore(t, pool, pgstore.Config{MaxBatch: 64})
 	pgtest.Eventually(t, "reads share round trips", func() bool {
 		var wg sync.WaitGroup
 		for n := range 16 {

@@ -79,11 +79,14 @@ func PoolOn(t testing.TB, dsn, schema string, opts ...Option) *pgxpool.Pool {
 	return pool
 }
 
+// Citus reports whether the tests run on Citus.
+func Citus() bool { return os.Getenv("PGSTORE_TEST_CITUS") != "" }
+
 // Distribute spreads the migrated tables over a Citus if PGSTORE_TEST_CITUS is set; else
 // it does nothing.
 func Distribute(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
-	if os.Getenv("PGSTORE_TEST_CITUS") == "" {
+	if !Citus() {
 		return
 	}
 	for _, sql := range []string{
