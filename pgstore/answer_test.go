@@ -23,7 +23,6 @@ type wire struct {
 	codes    []int
 	cookies  [][]string // the Set-Cookie lines with each code
 	readFrom io.Reader
-	pushed   string
 	flushed  int
 	hijacked bool
 }
