@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,12 +90,44 @@ func TestStoreWorksBehindPgBouncerInTransactionMode(t *testing.T) {
 		}
 		everything(t, pool, pgstore.Config{Schema: schema})
 
+		atOnce(t, schema, dsn, mode)
+
 		before := pgtest.Query[int](t, pool, `SELECT count(*) FROM `+schema+`.scs_sessions`)
 		pgtest.Exec(t, pool, `UPDATE `+schema+`.scs_sessions SET expiry = now() - interval '3 days'`)
 		r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Schema: schema, Batch: 3})
 		if err != nil || r.Rows() != int64(before) || before == 0 || r.Left != 0 {
 			t.Errorf("%v: %+v of %d, %v", mode, r, before, err)
 		}
+	}
+}
+
+// atOnce has requests of many browsers share round trips.
+func atOnce(t *testing.T, schema, dsn string, mode pgx.QueryExecMode) {
+	t.Helper()
+	var gate pgtest.Gate
+	pool := pgtest.PoolOn(t, dsn, "", pgtest.ExecMode(mode), pgtest.MaxConns(3), gate.Option())
+	store := newStore(t, pool, pgstore.Config{Schema: schema, TouchAfter: 1, MaxBatch: 64})
+	var wg sync.WaitGroup
+	for n := range 16 {
+		wg.Go(func() {
+			d, name := newDevice(t, store), fmt.Sprintf("user%d of %v", n, mode)
+			d.signIn(name)
+			for range 10 {
+				d.put("k", fmt.Sprint(n))
+				if got := d.user(); got != name {
+					t.Errorf("%q, want %q", got, name)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, text := range []string{"ANY(ARRAY[$1, $2", "'synchronous_commit', 'off', true), set_config('lock_timeout'"} {
+		if !slices.ContainsFunc(gate.Trips(), func(trip pgtest.Trip) bool { return strings.Contains(strings.Join(trip.SQL, "\n"), text) }) {
+			t.Errorf("%v: no trip with %s", mode, text)
+		}
+	}
+	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM `+schema+`.scs_sessions WHERE user_id LIKE 'user%'`); n < 16 {
+		t.Errorf("%d sessions", n)
 	}
 }
 

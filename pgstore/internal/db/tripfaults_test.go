@@ -31,7 +31,7 @@ func (x *sharing) spoil(n int) {
 		expiry + interval '1 second' * (0 / (CASE WHEN id = '%s' THEN 0 ELSE 1 END)) AS expiry, last_seen_at, end_reason FROM stored`, id(n)))
 }
 
-// unspoilt is the table behind the view, which only reads need.
+// unview takes the view away that makes reads fail: what updates meets the trigger.
 func (x *sharing) unview() {
 	x.t.Helper()
 	pgtest.Exec(x.t, x.pool, `DROP VIEW scs_sessions`)
