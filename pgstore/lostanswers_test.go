@@ -75,12 +75,13 @@ func (c *losingConn) Write(p []byte) (int, error) {
 }
 
 func (c *losingConn) Read(p []byte) (int, error) {
-	loss := c.broken.Load()
+	n, err := c.Conn.Read(p)
+	loss := c.broken.Load() // only now: pgx may have begun to read while it was still writing
 	if loss == nil {
-		return c.Conn.Read(p)
+		return n, err
 	}
 	// By the time that it answers, the server has done all of it.
-	if _, err := c.Conn.Read(p); err != nil && !loss.unsent {
+	if err != nil && !loss.unsent {
 		return 0, err
 	}
 	_ = c.Close()
