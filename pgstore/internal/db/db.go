@@ -23,7 +23,7 @@ type DB struct {
 	Turns Turns
 
 	reads, touches, updates trips
-	findMany                []string // SQL for up to 1, 2, 4, ... sessions
+	sqlFinds                []string // for up to 1, 2, 4, ... sessions
 }
 
 // New returns the tables of schema, or of the search_path if it is "". Do gives each
@@ -118,14 +118,20 @@ func (b *Batch) add(sql string, args ...any) *pgx.QueuedQuery {
 	return b.queue.Queue(b.db.q(sql), args...)
 }
 
+// runner is a pool or a connection.
+type runner interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
 // queryRow runs one statement and scans its row.
-func (d *DB) queryRow(ctx context.Context, scan func(pgx.Row) error, sql string, args ...any) error {
+func (d *DB) queryRow(ctx context.Context, on runner, scan func(pgx.Row) error, sql string, args ...any) error {
 	if !d.textual {
-		return scan(d.pool.QueryRow(ctx, d.q(sql), args...))
+		return scan(on.QueryRow(ctx, d.q(sql), args...))
 	}
 	b := d.Batch()
 	b.add(sql, args...).QueryRow(scan)
-	return d.Send(ctx, b)
+	return on.SendBatch(ctx, &b.queue).Close()
 }
 
 // query runs one statement and calls read with its rows.

@@ -45,14 +45,14 @@ type Totals struct {
 // than exact, those of a sample of about so many, and scales the counts up.
 func (d *DB) Totals(ctx context.Context, exact, sample float64) (t Totals, err error) {
 	var rows, all float64 // rows is -1 until the first vacuum or analyze
-	if err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&rows) }, sqlEstimate); err != nil {
+	if err = d.queryRow(ctx, d.pool, func(r pgx.Row) error { return r.Scan(&rows) }, sqlEstimate); err != nil {
 		return t, err
 	}
 	query, args := sqlTotals, []any(nil)
 	if t.Estimated = rows > exact; t.Estimated {
 		query, args = sqlSample, []any{100 * sample / rows}
 	}
-	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &all) }, query, args...)
+	err = d.queryRow(ctx, d.pool, func(r pgx.Row) error { return r.Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &all) }, query, args...)
 	if err != nil {
 		return t, err
 	}
@@ -61,6 +61,6 @@ func (d *DB) Totals(ctx context.Context, exact, sample float64) (t Totals, err e
 			*n = int64(math.Round(float64(*n) * rows / all))
 		}
 	}
-	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan((*instant)(&t.OldestExpired)) }, sqlOldest)
+	err = d.queryRow(ctx, d.pool, func(r pgx.Row) error { return r.Scan((*instant)(&t.OldestExpired)) }, sqlOldest)
 	return t, err
 }

@@ -87,7 +87,7 @@ func (w *Written) scan(from pgx.Row) error {
 
 // Insert writes a new anonymous session, unless the row is there.
 func (d *DB) Insert(ctx context.Context, w Write) (out Written, err error) {
-	err = d.queryRow(ctx, out.scan, sqlInsert, w.ID, w.Data, w.TTL.Microseconds())
+	err = d.queryRow(ctx, d.pool, out.scan, sqlInsert, w.ID, w.Data, w.TTL.Microseconds())
 	return out, err
 }
 

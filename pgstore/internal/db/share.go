@@ -28,34 +28,31 @@ func (d *DB) Share(most int) {
 	}
 	conns := int(cfg.MaxConns)
 	trips := func(t *trips, alone int) {
-		t.pool, t.timeout, t.max, t.alone, t.most = d.pool, d.timeout, most, min(alone, conns), conns
+		t.pool, t.timeout, t.patience, t.max, t.alone, t.most = d.pool, d.timeout, patience, most, min(alone, conns), conns
 	}
 	trips(&d.reads, readsAlone)
 	trips(&d.touches, writesAlone)
 	trips(&d.updates, writesAlone)
-	d.reads.send, d.reads.single = d.sendFinds, d.find
-	d.touches.send, d.touches.single = d.sendTouches, d.touch
-	d.updates.send, d.updates.single = d.sendUpdates, d.update
+	d.reads.one, d.reads.many = d.find, d.findMany
+	d.touches.one, d.touches.many = d.touch, d.touchMany
+	d.updates.one, d.updates.many = d.update, d.updateMany
 	d.updates.writes, d.updates.held = true, make(map[pgtype.UUID]bool)
 
-	d.findMany = nil
+	d.sqlFinds = nil
 	var params strings.Builder
 	for n := 1; n < 2*most; n++ {
 		fmt.Fprintf(&params, ", $%d", n)
 		if n&(n-1) == 0 {
-			d.findMany = append(d.findMany, strings.Replace(sqlFindMany, "$1", params.String()[2:], 1))
+			d.sqlFinds = append(d.sqlFinds, strings.Replace(sqlFindMany, "$1", params.String()[2:], 1))
 		}
 	}
 }
 
-func (d *DB) find(ctx context.Context, o *op) error {
-	return d.queryRow(ctx, scanRow(&o.row), sqlFind, o.id)
+func (d *DB) find(ctx context.Context, on runner, o *op) error {
+	return d.queryRow(ctx, on, scanRow(&o.row), sqlFind, o.id)
 }
 
-func (d *DB) sendFinds(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
-	if len(ops) == 1 && !d.textual {
-		return scanRow(&ops[0].row)(conn.QueryRow(ctx, d.q(sqlFind), ops[0].id))
-	}
+func (d *DB) findMany(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
 	size := bits.Len(uint(len(ops) - 1))
 	ids := make([]any, 1<<size)
 	for i := range ids {
@@ -76,10 +73,10 @@ func (d *DB) sendFinds(ctx context.Context, conn *pgxpool.Conn, ops []*op) error
 	}
 	if d.textual {
 		b := d.Batch()
-		b.add(d.findMany[size], ids...).Query(read)
+		b.add(d.sqlFinds[size], ids...).Query(read)
 		return conn.SendBatch(ctx, &b.queue).Close()
 	}
-	rows, err := conn.Query(ctx, d.q(d.findMany[size]), ids...)
+	rows, err := conn.Query(ctx, d.q(d.sqlFinds[size]), ids...)
 	if err != nil {
 		return err
 	}
@@ -87,14 +84,14 @@ func (d *DB) sendFinds(ctx context.Context, conn *pgxpool.Conn, ops []*op) error
 	return read(rows)
 }
 
-func (d *DB) touch(ctx context.Context, o *op) error {
+func (d *DB) touch(ctx context.Context, on runner, o *op) error {
 	b := d.Batch()
 	b.add(sqlAsync).QueryRow(func(r pgx.Row) error { return r.Scan(nil) })
 	b.touch(o)
-	return d.Send(ctx, b)
+	return on.SendBatch(ctx, &b.queue).Close()
 }
 
-func (d *DB) sendTouches(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
+func (d *DB) touchMany(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
 	b := d.Batch()
 	b.add(sqlAsyncImpatient).QueryRow(func(r pgx.Row) error { return r.Scan(nil, nil) })
 	for _, o := range ops {
@@ -107,12 +104,12 @@ func (b *Batch) touch(o *op) {
 	b.add(sqlTouch, o.id, o.ttl.Microseconds(), nullable(o.user), o.version).QueryRow(o.out.scan)
 }
 
-func (d *DB) update(ctx context.Context, o *op) error {
+func (d *DB) update(ctx context.Context, on runner, o *op) error {
 	sql, args := o.write.update(o.version)
-	return d.queryRow(ctx, o.out.scan, sql, args...)
+	return d.queryRow(ctx, on, o.out.scan, sql, args...)
 }
 
-func (d *DB) sendUpdates(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
+func (d *DB) updateMany(ctx context.Context, conn *pgxpool.Conn, ops []*op) error {
 	b := d.Batch()
 	b.add(sqlImpatient).QueryRow(func(r pgx.Row) error { return r.Scan(nil) })
 	for _, o := range ops {

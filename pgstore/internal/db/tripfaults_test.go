@@ -176,6 +176,7 @@ func TestLockedRowHoldsUpNobodyElse(t *testing.T) {
 			x := openShared(t, 64)
 			unlocks := []func(){x.lock(11)}
 			list := x.together(k, nil)
+			x.shared.SetPatience(db.Patience)
 			ok(t, list[0])
 			locked := []*doing{list[1]}
 			for n := 20; n < 20+k.alone; n++ {
@@ -202,6 +203,25 @@ func TestLockedRowHoldsUpNobodyElse(t *testing.T) {
 			pgtest.Eventually(t, "nothing is left", x.shared.Idle)
 		})
 	}
+}
+
+// A trip that is late, here because its answer does not come, holds up nobody: others go as
+// if it were none.
+func TestLateTripHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	ofEachKind(t, func(t *testing.T, k kind) {
+		x := openShared(t, 64)
+		list := x.fill(k)
+		x.held(k.alone)
+		x.shared.SetPatience(db.Patience)
+		for n := range 3 { // one at a time, and fewer than are late
+			list = append(list, x.launch(k, 10+n))
+			x.held(k.alone + n + 1)
+		}
+		x.gate.Open()
+		ok(t, list...)
+		pgtest.Eventually(t, "nothing is left", x.shared.Idle)
+	})
 }
 
 // A trip that fails holds no connection while others go on by themselves.

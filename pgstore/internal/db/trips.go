@@ -1,10 +1,7 @@
 package db
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -12,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/scspg/scspg/internal/pgfault"
 	"github.com/scspg/scspg/pgstore/internal/row"
 )
 
@@ -31,6 +27,10 @@ const (
 	readsAlone  = 4
 	writesAlone = 2 // touches, too
 
+	// patience is after how long a trip is late, because of a locked row or a dead connection:
+	// it no longer counts as one in flight.
+	patience = 50 * time.Millisecond
+
 	// maxTripBytes is how much data makes a trip full, however few its writes are.
 	maxTripBytes = 1 << 20
 )
@@ -44,6 +44,7 @@ type op struct {
 	row row.Row // what a read has found
 	out Written // what a touch or a write has done
 
+	lone  trip          // the one that it begins alone
 	done  chan struct{} // closed when its trip lands; nil if it goes alone
 	err   error         // then: the trip's
 	again bool          // then: it is to be done anew, on its own
@@ -59,47 +60,56 @@ type asked struct {
 	version int64  // of a touch or a write
 }
 
+// trip is a round trip. Its fields are under trips.mu, until its operations are sent.
+type trip struct {
+	ops  []*op
+	sent time.Time // zero until it has a connection
+}
+
 // trips are the round trips of one kind of operation.
 type trips struct {
-	pool    *pgxpool.Pool
-	timeout time.Duration // of a trip, once it has its connection
-	alone   int           // up to so many trips begin with one operation each
-	most    int           // so many may be in flight
-	max     int           // so many operations may share one; 0 or 1: none do
+	pool     *pgxpool.Pool
+	timeout  time.Duration // of a trip, once it has its connection
+	patience time.Duration
+	alone    int // up to so many trips begin with one operation each
+	most     int // so many may be in flight
+	max      int // so many operations may share one; 0 or 1: none do
 	// writes: of one session, a write begins once the one before it is over; and none is
 	// repeated if it may have been applied.
 	writes bool
-	// send carries out operations that all ask for something else. single carries out one,
-	// as if nothing were ever shared.
-	send   func(context.Context, *pgxpool.Conn, []*op) error
-	single func(context.Context, *op) error
+	// one carries out an operation by itself; many those that share a trip, each of which
+	// asks for something else.
+	one  func(context.Context, runner, *op) error
+	many func(context.Context, *pgxpool.Conn, []*op) error
 
-	mu     sync.Mutex
-	wait   []*op
-	flying int                  // operations on trips
-	busy   int                  // trips in flight
-	called bool                 // one of them is yet to take along who waits
-	held   map[pgtype.UUID]bool // sessions with a write that has begun and is not over
+	mu      sync.Mutex
+	wait    []*op
+	out     []*trip              // in flight, and not late
+	flying  int                  // their operations
+	called  bool                 // one more is yet to take along who waits
+	looking bool                 // look will run
+	held    map[pgtype.UUID]bool // sessions with a write that has begun and is not over
 }
 
 // do carries out o. Its caller waits no longer than ctx lasts; a trip that has left by then
 // goes on for the others.
 func (t *trips) do(ctx context.Context, o *op) (err error) {
 	if t.max <= 1 {
-		return t.single(ctx, o)
+		return t.one(ctx, t.pool, o)
 	}
 	alone := t.join(o)
 	if t.writes {
 		defer t.finish(o)
 	}
-	var again bool
 	if alone {
-		again, err = t.goAlone(ctx, o)
-	} else {
-		again, err = t.await(ctx, o)
+		err = t.goAlone(ctx, o)
 	}
+	if o.done == nil { // nobody has joined it
+		return err
+	}
+	again, err := t.await(ctx, o)
 	if again && ctx.Err() == nil {
-		return t.single(ctx, o)
+		return t.one(ctx, t.pool, o)
 	}
 	return err
 }
@@ -108,9 +118,9 @@ func (t *trips) do(ctx context.Context, o *op) (err error) {
 func (t *trips) join(o *op) (alone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.busy < t.alone && len(t.wait) == 0 && t.isFree(o) {
-		t.busy++
-		t.begin(o)
+	if t.busy() < t.alone && len(t.wait) == 0 && t.isFree(o) {
+		t.out = append(t.out, &o.lone)
+		t.begin(&o.lone, o)
 		return true
 	}
 	o.done = make(chan struct{})
@@ -118,26 +128,65 @@ func (t *trips) join(o *op) (alone bool) {
 	if len(t.wait) >= t.flying {
 		t.call()
 	}
+	t.lookLater()
 	return false
+}
+
+// busy is how many trips are in flight. mu is held.
+func (t *trips) busy() int {
+	if t.called {
+		return len(t.out) + 1
+	}
+	return len(t.out)
 }
 
 // isFree reports whether o may begin: no other write of its session is under way. mu is held.
 func (t *trips) isFree(o *op) bool { return !t.held[o.id] }
 
 // begin puts o on a trip. mu is held.
-func (t *trips) begin(o *op) {
+func (t *trips) begin(tr *trip, o *op) {
+	tr.ops = append(tr.ops, o)
 	t.flying++
 	if t.writes {
 		t.held[o.id], o.holds = true, true
 	}
 }
 
+// arrive strikes a trip out. mu is held.
+func (t *trips) arrive(tr *trip) {
+	if i := slices.Index(t.out, tr); i >= 0 {
+		t.out = slices.Delete(t.out, i, i+1)
+		t.flying -= len(tr.ops)
+	}
+}
+
+// lookLater has look run while somebody waits. mu is held.
+func (t *trips) lookLater() {
+	if !t.looking && len(t.wait) > 0 {
+		t.looking = true
+		time.AfterFunc(t.patience, t.look)
+	}
+}
+
+// look strikes out the trips that are late.
+func (t *trips) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tr := range slices.Clone(t.out) {
+		if !tr.sent.IsZero() && time.Since(tr.sent) >= t.patience {
+			t.arrive(tr)
+			t.call()
+		}
+	}
+	t.looking = false
+	t.lookLater()
+}
+
 // call starts a trip if there is somebody to take along. mu is held.
 func (t *trips) call() {
-	if !t.called && t.busy < t.most && slices.ContainsFunc(t.wait, t.isFree) {
+	if !t.called && t.busy() < t.most && slices.ContainsFunc(t.wait, t.isFree) {
 		t.called = true
-		t.busy++
-		go t.trip(nil, nil)
+		go t.share(nil, &trip{})
 	}
 }
 
@@ -151,83 +200,38 @@ func (t *trips) finish(o *op) {
 	}
 }
 
-// await waits until the trip of o has landed, and reports whether o is to be done anew.
-func (t *trips) await(ctx context.Context, o *op) (again bool, err error) {
-	select {
-	case <-o.done:
-		return o.again, o.err
-	case <-ctx.Done():
-	}
+// board adds those who wait to a trip that has one operation, or to the one that was called,
+// now that it has its connection.
+func (t *trips) board(tr *trip) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	select {
-	case <-o.done:
-		return o.again, o.err
-	default:
-	}
-	if i := slices.Index(t.wait, o); i >= 0 {
-		t.wait = slices.Delete(t.wait, i, i+1)
-	} else {
-		o.left = true
-	}
-	return false, ctx.Err()
-}
-
-// goAlone makes a trip for o only, unless others wait by the time that it has its connection:
-// if the app holds the pool, that may be long.
-func (t *trips) goAlone(ctx context.Context, o *op) (again bool, err error) {
-	ops, handedOn := []*op{o}, false
-	defer func() {
-		if !handedOn {
-			t.land(ops, err, false)
-		}
-	}()
-	conn, err := t.pool.Acquire(ctx)
-	if err != nil {
-		return false, err
-	}
-	if ops = t.board(ops); len(ops) > 1 {
-		handedOn = true
-		go t.trip(conn, ops)
-		return t.await(ctx, o)
-	}
-	defer conn.Release()
-	err = t.send(ctx, conn, ops)
-	// For a locked row it waits outside of the rule, or others would wait for the row, too.
-	return pgfault.Code(err) == pgfault.LockNotAvailable, err
-}
-
-// board adds those who wait to a trip that has ops, or to the one that was called if nil.
-func (t *trips) board(ops []*op) []*op {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if ops == nil {
+	tr.sent = time.Now()
+	switch {
+	case len(tr.ops) == 0:
 		t.called = false
-	} else if len(t.wait) > 0 {
-		ops[0].done = make(chan struct{})
+		t.out = append(t.out, tr)
+	case len(t.wait) > 0:
+		tr.ops[0].done = make(chan struct{})
 	}
 	size := 0
 	t.wait = slices.DeleteFunc(t.wait, func(o *op) bool {
-		if len(ops) == t.max || size >= maxTripBytes || !t.isFree(o) {
+		if len(tr.ops) == t.max || size >= maxTripBytes || !t.isFree(o) {
 			return false
 		}
 		if o.write != nil {
 			size += len(o.write.Data)
 		}
-		t.begin(o)
-		ops = append(ops, o)
+		t.begin(tr, o)
 		return true
 	})
-	return ops
 }
 
 // land ends a trip. The next one takes along who waits.
-func (t *trips) land(ops []*op, err error, again bool) {
+func (t *trips) land(tr *trip, err error, again bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.busy--
-	t.flying -= len(ops)
-	for _, o := range ops {
+	t.arrive(tr)
+	for _, o := range tr.ops {
 		o.err, o.again = err, again
 		if o.left && o.holds {
 			delete(t.held, o.id)
@@ -237,63 +241,4 @@ func (t *trips) land(ops []*op, err error, again bool) {
 		}
 	}
 	t.call()
-}
-
-var errNotReturned = errors.New("a shared round trip has panicked")
-
-// trip makes the trip of ops or, without a connection, of those who wait once it has one. It
-// runs in a goroutine and under contexts of its own: nobody's end is that of the others. If
-// it fails, they are told to go on by themselves, except for writes that may have been
-// applied: their callers have to look.
-func (t *trips) trip(conn *pgxpool.Conn, ops []*op) {
-	boarded, sent, err := conn != nil, false, errNotReturned
-	defer func() {
-		_ = recover() // from a tracer of the app's: who goes on by themselves meet it again
-		if !boarded { // for want of a connection: each of them has to try
-			ops = t.board(nil)
-		}
-		if conn != nil {
-			conn.Release()
-		}
-		t.land(ops, err, err != nil && (!sent || !t.writes || Refused(err)))
-	}()
-	if !boarded {
-		if conn, err = t.acquire(); err != nil {
-			return
-		}
-		ops, boarded, err = t.board(nil), true, errNotReturned
-	}
-	sent = true
-	err = t.sendAll(conn, ops)
-}
-
-func (t *trips) acquire() (*pgxpool.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
-	defer cancel()
-	return t.pool.Acquire(ctx)
-}
-
-// sendAll sends operations in the order of their sessions, so that no two trips wait for each
-// other's rows. Those that ask for the same share the result of one.
-func (t *trips) sendAll(conn *pgxpool.Conn, ops []*op) error {
-	if len(ops) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
-	defer cancel()
-	slices.SortFunc(ops, func(a, b *op) int {
-		return cmp.Or(bytes.Compare(a.id.Bytes[:], b.id.Bytes[:]), cmp.Compare(a.version, b.version),
-			cmp.Compare(a.user, b.user), cmp.Compare(b.ttl, a.ttl)) // of touches, the longest is for all
-	})
-	same := func(a, b *op) bool { return a.asked == b.asked }
-	if err := t.send(ctx, conn, slices.CompactFunc(slices.Clone(ops), same)); err != nil {
-		return err
-	}
-	for i, o := range ops[1:] {
-		if first := ops[i]; same(first, o) {
-			o.row, o.out = first.row, first.out
-			o.row.Data = bytes.Clone(first.row.Data) // it is the caller's to do with what it likes
-		}
-	}
-	return nil
 }

@@ -135,6 +135,6 @@ func fillIn(list []row.Listed, rows pgx.Rows) error {
 
 // Count counts the user's live sessions.
 func (d *DB) Count(ctx context.Context, user string) (n int, err error) {
-	err = d.queryRow(ctx, func(r pgx.Row) error { return r.Scan(&n) }, sqlCount, user)
+	err = d.queryRow(ctx, d.pool, func(r pgx.Row) error { return r.Scan(&n) }, sqlCount, user)
 	return n, err
 }
