@@ -257,6 +257,24 @@ func TestTripsAreBounded(t *testing.T) {
 	})
 }
 
+// Large data fills a trip before its number does.
+func TestTripOfLargeWritesTakesFew(t *testing.T) {
+	t.Parallel()
+	x := openShared(t, 64)
+	k := kinds[2]
+	list := x.fill(k)
+	x.held(k.alone)
+	large := strings.Repeat("x", 600<<10)
+	for n := 10; n < 16; n++ {
+		list = append(list, x.start(func(ctx context.Context, o *outcome) { *o = updateTo(ctx, x, n, 3, large) }))
+	}
+	x.gate.Open()
+	ok(t, list...)
+	if sizes := x.sizes(k); slices.Max(sizes) != 2 {
+		t.Errorf("trips took %v along", sizes)
+	}
+}
+
 // One, two and more, in the modes in which pgx can send them; also those that are not there.
 func TestTripsBringToEachItsOwn(t *testing.T) {
 	t.Parallel()
