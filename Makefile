@@ -40,9 +40,9 @@ $(GOLANGCI):
 tidy-check: ## go.mod and go.sum say what the code needs
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy -diff); done
 
-# What the root requires, every user's module inherits. The last three are the sweeper's.
+# What the root requires, every user's module inherits. Sealing takes x/crypto; the rest are the sweeper's.
 WANTED := github.com/alexedwards/scs/v2 github.com/jackc/pgx/v5 github.com/pressly/goose/v3 \
-	github.com/VictoriaMetrics/metrics github.com/schollz/progressbar/v3 golang.org/x/term
+	github.com/VictoriaMetrics/metrics github.com/schollz/progressbar/v3 golang.org/x/crypto golang.org/x/term
 
 deps-check: ## the root module stays lean, and nothing comes along behind the walls that make lint keeps
 	@go mod edit -json | python3 -c 'import json, sys; \

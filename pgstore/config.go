@@ -94,6 +94,18 @@ type Config struct {
 	// other. Default (nil): the address in the request's RemoteAddr.
 	ClientIP func(*http.Request) netip.Addr
 
+	// Seal, if not nil, encrypts the data of sessions before it is stored. The row's id and
+	// its user stay readable, and are authenticated with the data; so do, without, its times.
+	// Data that cannot be opened, because it was changed or its key is missing, counts as not
+	// found; the row stays as it is, so that the session is back once the key is. Keys can be
+	// rotated: see Reseal and package keyring. Default (nil): data is stored as Codec has it.
+	Seal AEAD
+
+	// AllowPlain lets sessions be read that were stored before Seal was set. They are sealed
+	// when their data is next written, or by Reseal; then unset it, since who can write to
+	// the table could put plain data there. It has no effect without Seal. Default: false.
+	AllowPlain bool
+
 	// Logger receives what cannot be returned as an error: unreadable rows, a misplaced
 	// Track, signs of a mistyped UserKey, a touch that failed after the request. Tokens,
 	// session data and DSNs are never logged. Default (nil): slog.Default(), as of the call

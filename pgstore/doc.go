@@ -47,10 +47,15 @@
 // server, so a deadline set by one server and applied by another is off by the
 // difference between their clocks.
 //
+// # Encryption
+//
+// Config.Seal encrypts what sessions hold; package keyring has keys for it, and
+// [Store.Reseal] retires old ones.
+//
 // # Concurrency
 //
 // A Store and a Codec are safe for concurrent use. Every operation runs under
 // Config.Timeout instead of the caller's cancellation, except [Store.Overview],
-// [Store.AllCtx] and [Store.Each], which run until their context ends (Config.Timeout
-// then bounds each page of the latter two).
+// [Store.AllCtx], [Store.Each] and [Store.Reseal], which run until their context ends (Config.Timeout
+// then bounds each page of the latter three).
 package pgstore

@@ -56,7 +56,7 @@ func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
 			return nil, err
 		}
 		for _, listed := range page {
-			if s.readable(ctx, listed.ID, listed.Data) {
+			if s.readable(ctx, listed.ID, listed.Data, listed.Unreadable) {
 				all[standInFor(listed.ID, listed.Version)] = listed.Data
 			}
 		}

@@ -41,7 +41,9 @@ func opError(op string, err error) error {
 	if err == nil || errors.Is(err, ErrUserLimit) || errors.Is(err, ErrNotLive) || errors.Is(err, ErrStale) {
 		return err
 	}
-	if _, ok := errors.AsType[*limitError](err); !ok { // the app's own error is about the app's tables
+	_, ofLimit := errors.AsType[*limitError](err) // the app's own errors are about the app's tables
+	_, ofSeal := errors.AsType[*sealError](err)
+	if !ofLimit && !ofSeal {
 		if advice := pgfault.Advice(err); advice != "" {
 			return fmt.Errorf("pgstore: %s: %s: %w", op, advice, err)
 		}

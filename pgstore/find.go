@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -37,7 +38,7 @@ func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error)
 	if deadline, ok := frame.Deadline(r.Data); ok && r.Expiry.Equal(row.Forever) {
 		r.Expiry = deadline // by the app server's clock, as scs's deadlines are
 	}
-	readable := r.Alive() && s.readable(ctx, id, r.Data)
+	readable := r.Alive() && s.readable(ctx, id, r.Data, r.Unreadable)
 	if req != nil {
 		req.Found(id, r, readable)
 	}
@@ -49,17 +50,25 @@ func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error)
 }
 
 // readable keeps a damaged row from becoming a permanent error of its user. Data of
-// other codecs is theirs to judge.
-func (s *Store) readable(ctx context.Context, id pgtype.UUID, data []byte) bool {
-	if !frame.Is(data) {
-		return true
+// other codecs is theirs to judge. unreadable is why sealed data could not be opened.
+func (s *Store) readable(ctx context.Context, id pgtype.UUID, data []byte, unreadable error) bool {
+	err := unreadable
+	if err == nil && frame.Is(data) {
+		err = frame.Check(data)
 	}
-	err := frame.Check(data)
 	if err == nil {
 		return true
 	}
 	s.count(func(c *Stat) { c.BadRows++ })
-	s.cfg.Logger.ErrorContext(ctx, "pgstore: a session's data is damaged; it is treated as not found",
+	if missing, ok := errors.AsType[interface {
+		error
+		UnknownKey() string
+	}](err); ok {
+		if _, logged := s.missingKeys.LoadOrStore(missing.UnknownKey(), true); logged {
+			return false
+		}
+	}
+	s.cfg.Logger.ErrorContext(ctx, "pgstore: a session's data cannot be read; it is treated as not found",
 		"session", id.String(), "bytes", len(data), "error", err)
 	return false
 }

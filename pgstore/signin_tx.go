@@ -95,6 +95,9 @@ func (tx *signInTx) attempt(ctx context.Context) (out outcome, err error) {
 		v := f.Verdict()
 		switch v.Outcome {
 		case rules.Granted:
+			if err := f.Unreadable(); err != nil {
+				return &sealError{err}
+			}
 			out, err = tx.carryOut(ctx, t, v)
 			return err
 		case rules.Lost:

@@ -8,8 +8,9 @@ type Stat struct {
 	Finds int64
 	// Misses: the finds that found no live session.
 	Misses int64
-	// BadRows: the sessions that were taken for missing because their data, in
-	// Codec's format, was damaged. Each was logged.
+	// BadRows: the sessions that were taken for missing because their data, in Codec's
+	// format, was damaged, or because sealed data could not be opened. Each was logged,
+	// but a missing key only once.
 	BadRows int64
 	// Writes: the commits that stored data, sign-ins included.
 	Writes int64

@@ -23,6 +23,7 @@ type Store struct {
 	mounted     atomic.Bool  // Track has wrapped a handler
 	noted       sync.Once    // a call outside Track is logged
 	statusNoted sync.Once    // so is StatusOf outside Track
+	missingKeys sync.Map     // their ids; each is logged once
 	carriedUser atomic.Bool  // a commit has said whose session it is
 	anonymous   atomic.Int32 // commits until then
 }
@@ -48,6 +49,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg}
 	s.db = db.New(pool, cfg.Schema, cfg.Timeout, func() { s.count(func(c *Stat) { c.Retries++ }) })
 	s.db.Share(cfg.MaxBatch)
+	s.db.Sealer = sealer{cfg.Seal, cfg.AllowPlain}
 	return s, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/scspg/scspg/pgstore"
+	"github.com/scspg/scspg/pgstore/keyring"
 )
 
 // maker makes a peer and fills it.
@@ -35,6 +36,22 @@ func (b *bench) with(ctx context.Context, makers []maker, f func([]*peer) error)
 
 func (b *bench) ours(name string, cfg pgstore.Config) maker {
 	return func(ctx context.Context) (*peer, error) { return b.scspg(ctx, name, b.sessions, cfg) }
+}
+
+// sealed is ours with encrypted data.
+func (b *bench) sealed(name string, cfg pgstore.Config) maker {
+	return func(ctx context.Context) (*peer, error) {
+		ring, err := keyring.New(keyring.Key{ID: 1, Secret: make([]byte, 32)})
+		if err != nil {
+			return nil, err
+		}
+		cfg.Seal, cfg.AllowPlain = ring, true // it is filled with plain rows
+		p, err := b.scspg(ctx, name, b.sessions, cfg)
+		if err == nil {
+			_, err = p.ours.Reseal(ctx)
+		}
+		return p, err
+	}
 }
 
 // at makes a peer whose requests go to another path.
@@ -67,12 +84,12 @@ func (b *bench) requests(ctx context.Context) error {
 		title := "Requests, by what they do"
 		makers := []maker{
 			plotted(b.raw), b.floor, plotted(b.ours("**scspg**, nothing changed", untouched)),
-			b.ours("**scspg**, every request touches", touching), at("/write", b.ours("**scspg**, data changed", untouched)),
+			b.sealed("**scspg**, nothing changed, sealed", untouched), b.ours("**scspg**, every request touches", touching), at("/write", b.ours("**scspg**, data changed", untouched)),
 			plotted(b.pgxstore), b.postgresstore, b.memstore,
 		}
 		if rtt > 0 {
 			title = fmt.Sprintf("Requests, with a round trip of %v more", rtt)
-			makers = slices.Concat(makers[:1], makers[2:6]) // what is relayed, and of interest there
+			makers = slices.Concat(makers[:1], makers[2:3], makers[4:7]) // what is relayed, and of interest there
 		}
 		if err := b.withRTT(ctx, rtt, func(note string) error {
 			return b.with(ctx, b.withRedis(makers), func(peers []*peer) error {

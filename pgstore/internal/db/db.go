@@ -20,7 +20,8 @@ type DB struct {
 	timeout   time.Duration
 	onRetry   func()
 
-	Turns Turns
+	Turns  Turns
+	Sealer Sealer // nil: data is stored as it is
 
 	reads, touches, updates trips
 	sqlFinds                []string // for up to 1, 2, 4, ... sessions
@@ -71,6 +72,9 @@ func (tx *Tx) Batch() *Batch { return &Batch{db: tx.db} }
 
 // Send sends the batch in one round trip.
 func (tx *Tx) Send(ctx context.Context, b *Batch) error {
+	if b.err != nil {
+		return b.err
+	}
 	return tx.conn.SendBatch(ctx, &b.queue).Close()
 }
 
@@ -85,6 +89,7 @@ func (tx *Tx) Commit(ctx context.Context, b *Batch) error {
 type Batch struct {
 	db    *DB
 	queue pgx.Batch
+	err   error // why it cannot be sent
 }
 
 // Batch returns an empty batch.
@@ -111,6 +116,9 @@ func (b *Batch) readable() {
 
 // Send sends the batch in one round trip.
 func (d *DB) Send(ctx context.Context, b *Batch) error {
+	if b.err != nil {
+		return b.err
+	}
 	return d.pool.SendBatch(ctx, &b.queue).Close()
 }
 

@@ -20,6 +20,9 @@ func (d *DB) Page(ctx context.Context, after pgtype.UUID, n int, withData bool) 
 	err = d.query(ctx, func(rows pgx.Rows) error {
 		var s row.Listed
 		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.User, (*instant)(&s.Expiry), (*instant)(&s.LastSeen), &s.Version, &s.Data}, func() error {
+			if d.Sealer != nil && withData {
+				s.Data, s.Outdated, s.Unreadable = d.Sealer.Open(s.ID, s.User, s.Data)
+			}
 			page = append(page, s)
 			if s.User != "" {
 				users, ids = append(users, s.User), append(ids, s.ID)

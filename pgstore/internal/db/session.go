@@ -18,14 +18,23 @@ func (d *DB) Find(ctx context.Context, id pgtype.UUID) (row.Row, error) {
 	if err := d.reads.do(ctx, o); err != nil {
 		return row.Row{}, err
 	}
+	d.open(id, &o.row)
 	return o.row, nil
 }
 
 // Find is DB.Find within a batch.
-func (b *Batch) Find(id pgtype.UUID, r *row.Row) { b.add(sqlFind, id).QueryRow(scanRow(r)) }
+func (b *Batch) Find(id pgtype.UUID, r *row.Row) { b.read(sqlFind, id, r) }
 
 // Lock locks the row of a session and reads it.
-func (b *Batch) Lock(id pgtype.UUID, r *row.Row) { b.add(sqlLock, id).QueryRow(scanRow(r)) }
+func (b *Batch) Lock(id pgtype.UUID, r *row.Row) { b.read(sqlLock, id, r) }
+
+func (b *Batch) read(sql string, id pgtype.UUID, r *row.Row) {
+	b.add(sql, id).QueryRow(func(from pgx.Row) error {
+		err := scanRow(r)(from)
+		b.db.open(id, r)
+		return err
+	})
+}
 
 func scanRow(r *row.Row) func(pgx.Row) error {
 	return func(from pgx.Row) error {
@@ -87,6 +96,9 @@ func (w *Written) scan(from pgx.Row) error {
 
 // Insert writes a new anonymous session, unless the row is there.
 func (d *DB) Insert(ctx context.Context, w Write) (out Written, err error) {
+	if err := d.seal(&w); err != nil {
+		return out, err
+	}
 	err = d.queryRow(ctx, d.pool, out.scan, sqlInsert, w.ID, w.Data, w.TTL.Microseconds())
 	return out, err
 }
@@ -94,6 +106,9 @@ func (d *DB) Insert(ctx context.Context, w Write) (out Written, err error) {
 // Update writes the data of a live session whose user stays. After an error, the data may
 // still be read until the timeout has passed.
 func (d *DB) Update(ctx context.Context, w Write, version int64) (Written, error) {
+	if err := d.seal(&w); err != nil {
+		return Written{}, err
+	}
 	o := &op{asked: asked{id: w.ID, version: version}, write: &w}
 	if err := d.updates.do(ctx, o); err != nil {
 		return Written{}, err
@@ -103,6 +118,7 @@ func (d *DB) Update(ctx context.Context, w Write, version int64) (Written, error
 
 // Update is DB.Update within a transaction.
 func (b *Batch) Update(w Write, version int64, out *Written) {
+	b.seal(&w)
 	sql, args := w.update(version)
 	b.add(sql, args...).QueryRow(out.scan)
 }
@@ -116,11 +132,13 @@ func (w *Write) update(version int64) (sql string, args []any) {
 
 // SignIn inserts a session of a user. If the row is there, it is a unique violation.
 func (b *Batch) SignIn(w Write, out *Written) {
+	b.seal(&w)
 	b.add(sqlSignIn, w.ID, nullable(w.User), w.Data, w.TTL.Microseconds()).QueryRow(out.scan)
 }
 
 // SwitchUser writes a live session and whose it is.
 func (b *Batch) SwitchUser(w Write, out *Written) {
+	b.seal(&w)
 	b.add(sqlSwitchUser, w.ID, nullable(w.User), w.Data, w.TTL.Microseconds()).QueryRow(out.scan)
 }
 

@@ -113,7 +113,8 @@ func (d *DB) updateMany(ctx context.Context, conn *pgxpool.Conn, ops []*op) erro
 	b := d.Batch()
 	b.add(sqlImpatient).QueryRow(func(r pgx.Row) error { return r.Scan(nil) })
 	for _, o := range ops {
-		b.Update(*o.write, o.version, &o.out)
+		sql, args := o.write.update(o.version)
+		b.add(sql, args...).QueryRow(o.out.scan)
 	}
 	return conn.SendBatch(ctx, &b.queue).Close()
 }

@@ -49,6 +49,9 @@ const (
 		WHERE id = $1 AND ` + alive + ` AND user_id IS NOT DISTINCT FROM $4::text
 			AND ($5::bigint = 0 OR version = $5::bigint)` + stamp
 
+	// What is sealed anew stays the same to everybody who reads it, so the version stays.
+	sqlReseal = `UPDATE scs_sessions SET data = $2 WHERE id = $1 AND ` + alive + ` AND version = $3`
+
 	// A touch may be lost in a crash of the server: the session then times out a
 	// little early, and nothing else is affected.
 	sqlAsync = `SELECT set_config('synchronous_commit', 'off', true)`

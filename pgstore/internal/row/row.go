@@ -40,6 +40,8 @@ type Row struct {
 	Data      []byte
 	User      string // "" while anonymous
 	EndReason string // "" unless the session was ended
+	// Unreadable: why the data, which is sealed, is missing here.
+	Unreadable error
 }
 
 // Alive reports whether the session is found by its token.
@@ -125,6 +127,9 @@ type Listed struct {
 
 	Version int64
 	Data    []byte // nil unless asked for
+	// Of sealed data: whether it would be sealed otherwise today, and why it is missing.
+	Outdated   bool
+	Unreadable error
 }
 
 // Clock is one reading of the database's clock, and when it was received by ours. It was

@@ -33,6 +33,20 @@ func (f *Facts) Merge() Merged {
 	return d
 }
 
+// Unreadable returns why a session that is to be merged cannot be read: what it holds would
+// be lost.
+func (f *Facts) Unreadable() error {
+	if f.Current.Alive() && f.Current.Unreadable != nil {
+		return f.Current.Unreadable
+	}
+	for i := range f.Left {
+		if l := &f.Left[i]; l.open() && l.Row.Unreadable != nil {
+			return l.Row.Unreadable
+		}
+	}
+	return nil
+}
+
 // merge takes in what others have changed since the request had the session, key by key.
 // The time to live is the longer of the two, cut to the merged deadline. Data that is not
 // Codec's cannot be merged: then the last write wins.

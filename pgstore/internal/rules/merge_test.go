@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -109,6 +110,30 @@ func TestMergeKeepsTheLongerLifeUpToTheDeadline(t *testing.T) {
 		f := factsOf(rules.Commit{User: "alice", Keyed: true, Data: bytesUntil(deadline), Session: &known})
 		f.TTL = tt.ttl
 		if got := read(f, rows{mine: current}).Merge().TTL; got < tt.atLeast || got > tt.atMost {
+			t.Errorf("%s: %v", tt.what, got)
+		}
+	}
+}
+
+func TestWhatIsToBeMergedMustBeReadable(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	unreadable := func(r row.Row) row.Row { r.Unreadable = broken; return r }
+	for _, tt := range []struct {
+		what    string
+		current row.Row
+		left    row.Row
+		want    error
+	}{
+		{"all is", alive("alice"), pending("alice"), nil},
+		{"it is not", unreadable(alive("alice")), pending("alice"), broken},
+		{"it is over", unreadable(ended(row.Revoked, "alice")), pending("alice"), nil},
+		{"what it continues is not", alive("alice"), unreadable(pending("alice")), broken},
+		{"that is over", alive("alice"), unreadable(ended(row.Revoked, "alice")), nil},
+	} {
+		f := rules.Facts{Current: tt.current}
+		f.Left = []rules.Left{{Row: tt.left}}
+		if got := f.Unreadable(); !errors.Is(got, tt.want) {
 			t.Errorf("%s: %v", tt.what, got)
 		}
 	}
