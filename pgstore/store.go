@@ -47,8 +47,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{cfg: cfg}
-	s.db = db.New(pool, cfg.Schema, cfg.Timeout, func() { s.count(func(c *Stat) { c.Retries++ }) })
-	s.db.Share(cfg.MaxBatch)
+	s.db = db.New(pool, cfg.Schema, cfg.Timeout, cfg.MaxBatch, func() { s.count(func(c *Stat) { c.Retries++ }) })
 	s.db.Sealer = sealer{cfg.Seal, cfg.AllowPlain}
 	return s, nil
 }

@@ -28,14 +28,15 @@ type DB struct {
 }
 
 // New returns the tables of schema, or of the search_path if it is "". Do gives each
-// operation timeout, and calls onRetry before each attempt after the first.
-func New(pool *pgxpool.Pool, schema string, timeout time.Duration, onRetry func()) *DB {
+// operation timeout, and calls onRetry before each attempt after the first. Up to maxBatch
+// finds, touches and updates share a round trip.
+func New(pool *pgxpool.Pool, schema string, timeout time.Duration, maxBatch int, onRetry func()) *DB {
 	mode := pool.Config().ConnConfig.DefaultQueryExecMode
 	d := &DB{
 		pool: pool, schema: schema, timeout: timeout, onRetry: onRetry,
 		textual: mode == pgx.QueryExecModeExec || mode == pgx.QueryExecModeSimpleProtocol,
 	}
-	d.Share(1)
+	d.share(maxBatch)
 	return d
 }
 

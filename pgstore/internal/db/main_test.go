@@ -41,9 +41,7 @@ func open(t *testing.T, opts ...pgtest.Option) *tables {
 	}
 	opts = append(opts, pgtest.Param("search_path", schema+", pg_catalog")) // whose now() comes second
 	pool := pgtest.PoolIn(t, schema, opts...)
-	d := db.New(pool, "", 5*time.Second, func() {})
-	d.Share(64)
-	return &tables{DB: d, t: t, pool: pool}
+	return &tables{DB: db.New(pool, "", 5*time.Second, 64, func() {}), t: t, pool: pool}
 }
 
 // inEveryMode runs a test in each of pgx's query exec modes: they encode and scan in ways

@@ -52,7 +52,7 @@ func TestDoRepeatsWhatMaySucceed(t *testing.T) {
 		for _, failures := range []int{tt.attempts, tt.attempts - 1} {
 			synctest.Test(t, func(t *testing.T) {
 				retries, attempts, began := 0, 0, time.Now()
-				d := db.New(idle, "", time.Minute, func() { retries++ })
+				d := db.New(idle, "", time.Minute, 1, func() { retries++ })
 				err := d.Do(t.Context(), func(context.Context) error {
 					if attempts++; attempts > failures {
 						return nil
@@ -77,7 +77,7 @@ func TestDoEndsByItsOwnTimeout(t *testing.T) {
 	t.Parallel()
 	idle := idlePool(t)
 	synctest.Test(t, func(t *testing.T) {
-		d := db.New(idle, "", 3*time.Second, func() {})
+		d := db.New(idle, "", 3*time.Second, 1, func() {})
 		type key struct{}
 		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
 		cancel()
@@ -107,7 +107,7 @@ func TestDoReportsTheFaultIfTheTimeIsUp(t *testing.T) {
 	idle := idlePool(t)
 	synctest.Test(t, func(t *testing.T) {
 		attempts := 0
-		err := db.New(idle, "", 5*time.Millisecond, func() {}).Do(t.Context(), func(context.Context) error {
+		err := db.New(idle, "", 5*time.Millisecond, 1, func() {}).Do(t.Context(), func(context.Context) error {
 			attempts++
 			return coded(pgfault.DeadlockDetected)
 		})
@@ -122,7 +122,7 @@ func TestDoDiscardsBrokenConnections(t *testing.T) {
 	t.Parallel()
 	x := open(t, pgtest.MaxConns(8))
 	admin, retries := pgtest.PoolIn(t, ""), 0
-	d := db.New(x.pool, "", time.Minute, func() { retries++ })
+	d := db.New(x.pool, "", time.Minute, 1, func() { retries++ })
 	var wg sync.WaitGroup
 	pids := make([]uint32, 8)
 	barrier := make(chan struct{})
@@ -154,7 +154,7 @@ func TestDoDiscardsBrokenConnections(t *testing.T) {
 func TestDoKeepsConnectionsThatWork(t *testing.T) {
 	t.Parallel()
 	x := open(t)
-	d := db.New(x.pool, "", time.Minute, func() {})
+	d := db.New(x.pool, "", time.Minute, 1, func() {})
 	pid := pgtest.Query[int](t, x.pool, `SELECT pg_backend_pid()`)
 	failed := false
 	err := d.Do(t.Context(), func(context.Context) error {
@@ -177,7 +177,7 @@ func TestDoWaitsForAConnectionNoLongerThanItsTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Release()
-	d := db.New(x.pool, "", 200*time.Millisecond, func() {})
+	d := db.New(x.pool, "", 200*time.Millisecond, 1, func() {})
 	attempts := 0
 	err = d.Do(t.Context(), func(ctx context.Context) error {
 		if attempts++; attempts == 1 {

@@ -93,7 +93,7 @@ func TestTablesOfANamedSchemaNeedNoSearchPath(t *testing.T) {
 			schema := pgx.Identifier{name}.Sanitize()
 			t.Cleanup(func() { pgtest.Exec(t, pool, "DROP SCHEMA "+schema+" CASCADE") })
 			for range 2 { // the second time with statements that have been qualified before
-				if err := everything(t, db.New(pool, name, time.Minute, func() {})); err != nil {
+				if err := everything(t, db.New(pool, name, time.Minute, 1, func() {})); err != nil {
 					t.Fatal(err)
 				}
 				in := func(tables string) int { return pgtest.Query[int](t, pool, `SELECT count(*) FROM `+tables) }
@@ -126,7 +126,7 @@ func TestErrorsAreReturned(t *testing.T) {
 	closed := pgtest.Pool(t)
 	closed.Close()
 	for name, call := range calls {
-		if err := call(db.New(closed, "", time.Minute, func() {})); err == nil {
+		if err := call(db.New(closed, "", time.Minute, 1, func() {})); err == nil {
 			t.Errorf("%s on a closed pool: no error", name)
 		}
 	}

@@ -18,10 +18,9 @@ import (
 // maxShared bounds what a statement can have as parameters, and what is lost at once.
 const maxShared = 1024
 
-// Share lets up to so many finds, touches and updates share a round trip. Call it before
-// all others. It has no effect on a pool with a hook that makes connections ready for one
-// caller: they would serve others as his.
-func (d *DB) Share(most int) {
+// share lets up to so many finds, touches and updates share a round trip, unless the pool has
+// a hook that makes connections ready for one caller: they would serve others as his.
+func (d *DB) share(most int) {
 	cfg := d.pool.Config()
 	if most = min(most, maxShared); cfg.PrepareConn != nil || cfg.BeforeAcquire != nil { //nolint:staticcheck // deprecated, but in use
 		most = 1
@@ -38,7 +37,6 @@ func (d *DB) Share(most int) {
 	d.updates.one, d.updates.many = d.update, d.updateMany
 	d.updates.writes, d.updates.held = true, make(map[pgtype.UUID]bool)
 
-	d.sqlFinds = nil
 	var params strings.Builder
 	for n := 1; n < 2*most; n++ {
 		fmt.Fprintf(&params, ", $%d", n)
