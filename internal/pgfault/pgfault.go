@@ -17,6 +17,7 @@ const (
 	UniqueViolation       = "23505"
 	ReadOnly              = "25006"
 	IdleInTransaction     = "25P03"
+	TransactionTimeout    = "25P04"
 	NoSuchStatement       = "26000"
 	InvalidSchema         = "3F000"
 	SerializationFailure  = "40001"
@@ -57,7 +58,7 @@ func IsConnection(err error) bool {
 	}
 	switch code := Code(err); code {
 	case "":
-	case AdminShutdown, CrashShutdown, CannotConnectNow, IdleSession, IdleInTransaction, TooManyConnections:
+	case AdminShutdown, CrashShutdown, CannotConnectNow, IdleSession, IdleInTransaction, TransactionTimeout, TooManyConnections:
 		return true
 	default:
 		return strings.HasPrefix(code, "08") // connection exceptions

@@ -37,7 +37,7 @@ func TestFaultsAreToldApart(t *testing.T) {
 
 		{of(AdminShutdown), connection | transient}, {of(CrashShutdown), connection | transient},
 		{of(CannotConnectNow), connection | transient}, {of(IdleSession), connection | transient},
-		{of(IdleInTransaction), connection | transient}, {of(TooManyConnections), connection | transient},
+		{of(IdleInTransaction), connection | transient}, {of(TransactionTimeout), connection | transient}, {of(TooManyConnections), connection | transient},
 		{of("08006"), connection | transient}, {io.EOF, connection | transient},
 		{io.ErrUnexpectedEOF, connection | transient}, {net.ErrClosed, connection | transient},
 		{refused, connection | transient}, {fmt.Errorf("wrapped: %w", refused), connection | transient},

@@ -4,6 +4,7 @@ package db
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -65,8 +66,14 @@ func (d *DB) InTx(ctx context.Context, f func(*Tx) error) error {
 }
 
 // Begin returns a batch that begins a transaction at READ COMMITTED, where each
-// statement sees what was committed before the statement began.
-func (tx *Tx) Begin() *Batch { return tx.db.begin(sqlBegin) }
+// statement sees what was committed before the statement began. If the app's host vanishes,
+// the server ends the transaction after half the timeout, so that whoever waits for its locks
+// gets them within theirs.
+func (tx *Tx) Begin() *Batch {
+	b := tx.db.begin(sqlBegin)
+	b.add(sqlBound, min(max(tx.db.timeout.Milliseconds()/2, 1), math.MaxInt32/2))
+	return b
+}
 
 // Batch returns an empty batch. What Begin has set holds for it, too.
 func (tx *Tx) Batch() *Batch { return &Batch{db: tx.db} }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/pgstore/internal/db"
 	"github.com/scspg/scspg/pgstore/internal/row"
@@ -155,5 +157,33 @@ func TestInTxGivesUpWithTheContext(t *testing.T) {
 	defer cancel()
 	if err := x.InTx(ctx, func(*db.Tx) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A host that vanishes holds its locks for half the timeout, or less if the role says so.
+func TestTransactionsBoundThemselves(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeSimpleProtocol} {
+		for role, want := range map[string]string{"0": "2500ms", "1d": "2500ms", "2500ms": "2500ms", "2s": "2s", "1ms": "1ms"} {
+			x := open(t, pgtest.ExecMode(mode), pgtest.MaxConns(1), pgtest.Param("idle_in_transaction_session_timeout", role))
+			pgtest.Exec(t, x.pool, `CREATE TABLE noted (idle text, whole text)`)
+			pgtest.Exec(t, x.pool, `CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				INSERT INTO noted VALUES (current_setting('idle_in_transaction_session_timeout'), current_setting('transaction_timeout', true));
+				RETURN NEW; END $$`)
+			pgtest.Exec(t, x.pool, `CREATE TRIGGER note BEFORE INSERT ON scs_users FOR EACH ROW EXECUTE FUNCTION note()`)
+			if err := x.InTx(t.Context(), func(tx *db.Tx) error {
+				b := tx.Begin()
+				b.LockUser("alice", new(time.Time))
+				return tx.Commit(t.Context(), b)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if got := pgtest.Query[string](t, x.pool, `SELECT idle || coalesce(' ' || whole, ' 5s') FROM noted`); got != want+" 5s" { // there is none before PostgreSQL 17
+				t.Errorf("%s, role with %s: %s, want %s", mode, role, got, want)
+			}
+			if got := pgtest.Query[string](t, x.pool, `SELECT current_setting('idle_in_transaction_session_timeout')`); got != role {
+				t.Errorf("%s, role with %s: afterwards %s", mode, role, got)
+			}
+		}
 	}
 }
