@@ -11,6 +11,7 @@ import (
 	"github.com/scspg/scspg/pgstore/internal/db"
 	"github.com/scspg/scspg/pgstore/internal/request"
 	"github.com/scspg/scspg/pgstore/internal/row"
+	"github.com/scspg/scspg/pgstore/internal/rules"
 )
 
 // EndReason says why a session was ended before it timed out. It is "" for a session
@@ -113,7 +114,7 @@ func (s *Store) signOut(ctx context.Context, known request.Session) (left row.Ro
 // if that belongs to end.User. It returns what it has left, and whether it has ended any.
 func (s *Store) endLinked(ctx context.Context, op string, id pgtype.UUID, end db.Ending,
 	follow func(row.Row, row.Link) bool) (left row.Row, ended bool, err error) {
-	for hops := 0; ; hops++ {
+	for hops, tries := 0, 0; ; hops++ {
 		var alive, pending int
 		ids := []pgtype.UUID{id}
 		err := s.do(ctx, op, func(ctx context.Context) error {
@@ -121,7 +122,12 @@ func (s *Store) endLinked(ctx context.Context, op string, id pgtype.UUID, end db
 			b.TimeOut(ids, "", time.Time{})
 			b.End(ids, end, &alive, &pending)
 			b.Find(id, &left)
-			return s.db.Send(ctx, b)
+			err := s.db.Send(ctx, b)
+			if err == nil && hops > 0 && !left.Present && tries < rules.Patience {
+				tries++
+				err = db.ErrUnsettled
+			}
+			return err
 		})
 		if err != nil {
 			return left, ended, err

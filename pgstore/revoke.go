@@ -11,6 +11,7 @@ import (
 	"github.com/scspg/scspg/pgstore/internal/db"
 	"github.com/scspg/scspg/pgstore/internal/request"
 	"github.com/scspg/scspg/pgstore/internal/row"
+	"github.com/scspg/scspg/pgstore/internal/rules"
 )
 
 // Revoke ends one session of the user. id is a Session.ID, or the result of IDOf; if the
@@ -97,6 +98,7 @@ type revocation struct {
 	sent  time.Time   // the fence that an attempt has set, perhaps
 	fence time.Time   // as it stands, once it has been set
 	ended int
+	tries int // how many attempts have found a session unsettled
 }
 
 func (s *Store) revokeUser(ctx context.Context, r *revocation) (int, error) {
@@ -172,7 +174,7 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 				b.Lock(id, &rows[i])
 			}
 		}
-		b.UserIndex(r.user, r.after, pageSize, &index)
+		b.UserSessions(r.user, r.after, pageSize, &index)
 		if err := t.Send(ctx, b); err != nil {
 			return err
 		}
@@ -189,11 +191,18 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 				}
 			}
 		}
-		var ids []pgtype.UUID
+		var ids, stale []pgtype.UUID
 		for _, u := range index {
 			if !slices.Contains(spared, u.ID) && (r.fence.IsZero() || !u.CreatedAt.After(r.fence)) {
 				ids = append(ids, u.ID)
+				if u.Unsettled {
+					stale = append(stale, u.ID)
+				}
 			}
+		}
+		if len(stale) > 0 && r.tries < rules.Patience {
+			r.tries++
+			return db.ErrUnsettled
 		}
 
 		var ended int
@@ -201,6 +210,7 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 		b = t.Batch()
 		b.TimeOut(ids, r.user, clock.Read)
 		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user}, &ended, nil)
+		b.Delist(r.user, stale...)
 		switch {
 		case r.forget:
 			b.Anonymize(r.user, ids)

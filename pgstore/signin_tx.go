@@ -93,6 +93,9 @@ func (tx *signInTx) attempt(ctx context.Context) (out outcome, err error) {
 			return errTooMany
 		}
 		v := f.Verdict()
+		if err := tx.refused(v.Outcome); err != nil {
+			return err
+		}
 		switch v.Outcome {
 		case rules.Granted:
 			if err := f.Unreadable(); err != nil {
@@ -103,17 +106,28 @@ func (tx *signInTx) attempt(ctx context.Context) (out outcome, err error) {
 		case rules.Lost:
 			out = outcome{met: v.Met}
 			return nil
-		case rules.Refused:
-			s.count(func(c *Stat) { c.Refusals++ })
-			return ErrUserLimit
-		case rules.Unkeyed:
-			return errUnkeyed
 		default:
 			out, err = tx.repeated(v.Outcome)
 			return err
 		}
 	})
 	return out, err
+}
+
+// refused returns the error of an attempt that does not go on, or nil.
+func (tx *signInTx) refused(o rules.Outcome) error {
+	switch o {
+	case rules.Refused:
+		tx.store.count(func(c *Stat) { c.Refusals++ })
+		return ErrUserLimit
+	case rules.Unkeyed:
+		return errUnkeyed
+	case rules.Unsettled:
+		tx.facts.Tries++
+		return db.ErrUnsettled
+	default:
+		return nil
+	}
 }
 
 // errTooMany: the user has more sessions than are read at once.
@@ -141,9 +155,8 @@ func (tx *signInTx) trim(ctx context.Context) error {
 			}
 			f.Others = append(kept, page...)
 			v := f.Trim()
-			if v.Outcome == rules.Refused {
-				s.count(func(c *Stat) { c.Refusals++ })
-				return ErrUserLimit
+			if err := tx.refused(v.Outcome); err != nil {
+				return err
 			}
 			kept = v.Stay
 			evicted := 0

@@ -16,6 +16,10 @@ const (
 	backoffGrows = 4 // about 20, 80 and 320 ms: a server that is down is reported within a second
 )
 
+// ErrUnsettled is for Do to repeat, as often as its caller returns it: something that another
+// transaction has committed is not visible yet.
+var ErrUnsettled = errors.New("what another server has just committed is not visible yet")
+
 // Do runs f under the timeout instead of the caller's cancellation, and runs it again
 // after a transient fault. f must be safe to run twice, also if its first run has
 // committed and only the answer was lost: reads and touches are by nature, endings because
@@ -41,6 +45,12 @@ func (d *DB) Retry(ctx context.Context, f func(context.Context) error) error {
 		err := f(ctx)
 		if isOutdated(err) && outdated < int(d.pool.Stat().TotalConns()) {
 			outdated++ // and so many connections are in order again
+			attempt--
+			d.onRetry()
+			continue
+		}
+		if errors.Is(err, ErrUnsettled) && sleep(ctx, min(backoff, d.timeout/8)) { // three pauses leave time for the last attempt
+			backoff *= backoffGrows
 			attempt--
 			d.onRetry()
 			continue

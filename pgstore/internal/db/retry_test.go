@@ -71,6 +71,35 @@ func TestDoRepeatsWhatMaySucceed(t *testing.T) {
 	}
 }
 
+// What is not visible yet is looked for again within whatever time there is, and takes no
+// attempt from faults.
+func TestDoLooksAgainForWhatIsUnsettled(t *testing.T) {
+	t.Parallel()
+	idle := idlePool(t)
+	for timeout, faults := range map[time.Duration]int{time.Minute: 3, 10 * time.Millisecond: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			attempts := 0
+			d := db.New(idle, "", timeout, 1, func() {})
+			err := d.Do(t.Context(), func(context.Context) error {
+				switch attempts++; {
+				case attempts <= 3:
+					return fmt.Errorf("wrapped: %w", db.ErrUnsettled)
+				case attempts <= 3+faults:
+					return coded(pgfault.DeadlockDetected)
+				}
+				return nil
+			})
+			if err != nil || attempts != 4+faults {
+				t.Errorf("%v: error %v after %d attempts", timeout, err, attempts)
+			}
+			err = d.Do(t.Context(), func(context.Context) error { return db.ErrUnsettled })
+			if !errors.Is(err, db.ErrUnsettled) {
+				t.Errorf("%v: error %v", timeout, err)
+			}
+		})
+	}
+}
+
 // An operation has a timeout of its own, instead of its caller's: a client that goes away
 // does not leave it half done.
 func TestDoEndsByItsOwnTimeout(t *testing.T) {

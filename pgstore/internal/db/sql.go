@@ -106,7 +106,8 @@ const (
 	sqlUserIndex = `SELECT id, created_at FROM scs_user_sessions WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3`
 	// By id, not by user: the rows of a user's sessions are wherever their ids put them.
 	sqlUserRows = `SELECT id, last_seen_at, expiry,
-			end_reason IS NOT NULL AND NOT (` + pending + `) OR user_id IS DISTINCT FROM $1, end_reason IS NOT NULL AND ` + pending + `
+			end_reason IS NOT NULL AND (NOT (` + pending + `) OR user_id IS DISTINCT FROM $1),
+			end_reason IS NOT NULL AND ` + pending + `, end_reason IS NULL AND user_id IS DISTINCT FROM $1
 		FROM scs_sessions WHERE id = ANY(ARRAY(SELECT id FROM scs_user_sessions WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3))`
 	sqlSignIn = `INSERT INTO scs_sessions (id, user_id, data, expiry, last_seen_at)
 		VALUES ($1, $2, $3, now() + $4::float8 * interval '1 microsecond', now())` + stamp

@@ -54,26 +54,23 @@ func (b *Batch) SignedIn(user string, id pgtype.UUID, at *time.Time) {
 	})
 }
 
-// UserIndex reads a page of the user's index: n sessions after the one given, by id. Of what
-// has become of them it says nothing.
-func (b *Batch) UserIndex(user string, after pgtype.UUID, n int, list *[]row.UserSession) {
+// UserSessions reads a page of the user's index, n sessions after the one given, by id, and
+// what has become of each. On Citus, which makes a commit visible shard by shard, whoever holds
+// the user's lock sees all of the index, as lock and index are in shards of one server; but not
+// all of the sessions yet.
+func (b *Batch) UserSessions(user string, after pgtype.UUID, n int, list *[]row.UserSession) {
 	*list = nil
 	b.add(sqlUserIndex, user, first(after), n).Query(func(rows pgx.Rows) error {
-		s := row.UserSession{Gone: true}
+		s := row.UserSession{Unsettled: true}
 		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.CreatedAt)}, func() error {
 			*list = append(*list, s)
 			return nil
 		})
 		return err
 	})
-}
-
-// UserSessions is UserIndex, and reads what has become of each session.
-func (b *Batch) UserSessions(user string, after pgtype.UUID, n int, list *[]row.UserSession) {
-	b.UserIndex(user, after, n, list)
 	b.add(sqlUserRows, user, first(after), n).Query(func(rows pgx.Rows) error {
 		var s row.UserSession
-		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.LastSeen), (*instant)(&s.Expiry), &s.Gone, &s.Pending}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&s.ID, (*instant)(&s.LastSeen), (*instant)(&s.Expiry), &s.Gone, &s.Pending, &s.Unsettled}, func() error {
 			at, ok := slices.BinarySearchFunc(*list, s.ID, func(s row.UserSession, id pgtype.UUID) int { return bytes.Compare(s.ID.Bytes[:], id.Bytes[:]) })
 			if ok { // under the user's lock, both statements see the same index
 				s.CreatedAt = (*list)[at].CreatedAt

@@ -84,7 +84,7 @@ func TestClockIsReadWhenItsTurnComes(t *testing.T) {
 	})
 }
 
-func TestUserIndexIsReadInPages(t *testing.T) {
+func TestUsersSessionsAreReadInPages(t *testing.T) {
 	t.Parallel()
 	inEveryMode(t, func(t *testing.T, x *tables) {
 		x.index("alice", 1, 2, 3, 4, 5, 300)
@@ -101,7 +101,7 @@ func TestUserIndexIsReadInPages(t *testing.T) {
 			{id(300), 2, "[]"},
 		} {
 			list := []row.UserSession{{ID: id(99)}}
-			x.send(func(b *db.Batch) { b.UserIndex("alice", tt.after, tt.n, &list) })
+			x.send(func(b *db.Batch) { b.UserSessions("alice", tt.after, tt.n, &list) })
 			var got []pgtype.UUID
 			for _, s := range list {
 				got = append(got, s.ID)
@@ -143,7 +143,7 @@ func TestUserSessionsSayWhatHasBecomeOfEach(t *testing.T) {
 		)
 		x.index("alice", 1, 2, 3, 4, 5, 6, 7, 8, 10)
 		x.index("bob", 6)
-		const what = "[1 live 2 live 3 gone 4 pending 5 gone 6 gone 7 gone 8 gone 10 gone]"
+		const what = "[1 live 2 live 3 gone 4 pending 5 gone 6 unsettled 7 unsettled 8 unsettled 10 gone]"
 		read := func(after pgtype.UUID, n int) (list []row.UserSession) {
 			list = []row.UserSession{{ID: id(99)}}
 			x.send(func(b *db.Batch) { b.UserSessions("alice", after, n, &list) })
@@ -156,6 +156,9 @@ func TestUserSessionsSayWhatHasBecomeOfEach(t *testing.T) {
 			state := map[bool]string{true: "gone", false: "live"}[s.Gone]
 			if s.Pending && !s.Gone {
 				state = "pending"
+			}
+			if s.Unsettled {
+				state = "unsettled"
 			}
 			got = append(got, fmt.Sprint(n, " ", state))
 			left := time.Hour

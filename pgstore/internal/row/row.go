@@ -107,8 +107,11 @@ type UserSession struct {
 	CreatedAt time.Time
 	LastSeen  time.Time
 	Expiry    time.Time
-	// Gone: the row is not there, has been ended, or is another user's by now.
+	// Gone: it has been ended.
 	Gone bool
+	// Unsettled: the row is not there, or is another user's, and alive. Perhaps the sign-in
+	// that has put the session into the index has not become visible there yet.
+	Unsettled bool
 	// Pending: see Row.Pending. It is then not Gone.
 	Pending bool
 }

@@ -144,6 +144,30 @@ func TestLateSignOutLeavesTheNewSignInAlone(t *testing.T) {
 	}
 }
 
+// On Citus a link may be visible before the session that it leads to.
+func TestSuccessorThatIsNotVisibleYetIsLookedForAgain(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		what   string
+		commit rules.Commit
+		table  rows
+		want   string
+	}{
+		{"a renewal", commitFor("alice", renewed(1, "alice")), rows{1: renewedTo(2, "alice")}, "unsettled"},
+		{"of an anonymous one", commitFor("", renewed(1, "")), rows{1: renewedTo(2, "")}, "unsettled"},
+		{"a sign-in", signInFor("alice", renewed(1, "alice")), rows{1: signedInTo(2, "alice")}, "unsettled"},
+		{"the second link", commitFor("alice", renewed(1, "alice")), rows{1: renewedTo(2, "alice"), 2: renewedTo(3, "alice")}, "unsettled"},
+		{"a renewal does not follow a sign-in", commitFor("alice", renewed(1, "alice")), rows{1: signedInTo(2, "alice")}, "dropped: renewed"},
+		{"of what the request has left itself, all is visible", commitFor("alice", renewed(1, "alice")), rows{}, "dropped"},
+	} {
+		f := factsOf(tt.commit)
+		f.Tries = 0
+		if got := told(read(f, tt.table)); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.what, got, tt.want)
+		}
+	}
+}
+
 func TestLinksAreFollowedAtMostEightTimes(t *testing.T) {
 	t.Parallel()
 	chain := func(links byte) rows {

@@ -18,6 +18,8 @@ type Left struct {
 	Since time.Time   // since when its user has had it, zero if it is not in the index
 	hops  int         // how many links were followed
 	stuck bool        // the next one must not be
+	// missing: the row that the last link leads to is not there. It was, if not yet swept.
+	missing bool
 }
 
 // LeftOf returns what has become of sessions, as far as is known before anything is read.
@@ -50,7 +52,7 @@ func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
 func (f *Facts) Followed(i int, to pgtype.UUID, r row.Row, since time.Time) {
 	l := &f.Left[i]
 	if !r.Present || (r.User != l.User || !l.Had()) && (f.Renewal || r.User != f.User) {
-		l.stuck = true
+		l.stuck, l.missing = true, !r.Present
 		return
 	}
 	l.At, l.Row, l.Since = to, r, since

@@ -29,6 +29,11 @@ func gone(s row.UserSession) row.UserSession {
 	return s
 }
 
+func unsettled(s row.UserSession) row.UserSession {
+	s.Unsettled = true
+	return s
+}
+
 func waiting(s row.UserSession) row.UserSession {
 	s.Pending = true
 	return s
@@ -36,8 +41,11 @@ func waiting(s row.UserSession) row.UserSession {
 
 // ends says what a verdict does to other sessions: "evicts [2 3] timed out [4] stale [5]".
 func ends(v rules.Verdict) string {
-	if v.Outcome == rules.Refused {
+	switch v.Outcome {
+	case rules.Refused:
 		return "refused"
+	case rules.Unsettled:
+		return "unsettled"
 	}
 	var text []string
 	for _, l := range []struct {
@@ -106,6 +114,7 @@ func TestWhatCountsAgainstTheLimit(t *testing.T) {
 	}{
 		{"a live one", []row.UserSession{live}, "evicts [1]"},
 		{"one that is gone", []row.UserSession{gone(live)}, "stale [1]"},
+		{"one that has not settled for long", []row.UserSession{unsettled(live)}, "stale [1]"},
 		// By the clock that is read last: it may have timed out while this one waited.
 		{"one that expires later", []row.UserSession{expiringAt(noon.Add(1), live)}, "evicts [1]"},
 		{"one that expires now", []row.UserSession{expiringAt(noon, live)}, "timed out [1]"},
@@ -121,6 +130,40 @@ func TestWhatCountsAgainstTheLimit(t *testing.T) {
 		f.Limit, f.Others = 1, tt.others
 		if got := ends(f.Verdict()); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.what, got, tt.want)
+		}
+	}
+}
+
+// On Citus a commit becomes visible shard by shard: the user's index has a session that is not
+// there yet.
+func TestSessionThatIsNotVisibleYetIsLookedForAgainIfItDecides(t *testing.T) {
+	t.Parallel()
+	missing := unsettled(other(1, 10, 10))
+	ofSessions := func(c rules.Commit, limit, tries int, policy rules.Policy, others ...row.UserSession) string {
+		f := read(factsOf(c), rows{8: pending("alice")})
+		f.Limit, f.Tries, f.Policy, f.Others = limit, tries, policy, others
+		return ends(f.Verdict())
+	}
+	signIn, renewal := signInFor("alice"), commitFor("alice", renewed(8, "alice"))
+	for _, tt := range []struct {
+		what, got, want string
+	}{
+		{"at the limit", ofSessions(signIn, 1, 0, rules.EvictOldest, missing), "unsettled"},
+		{"at the limit, a renewal", ofSessions(renewal, 1, 0, rules.EvictLeastRecent, missing), "unsettled"},
+		{"at the limit, to be refused", ofSessions(signIn, 1, 0, rules.Reject, missing), "unsettled"},
+		{"beside a live one", ofSessions(signIn, 2, 0, rules.EvictOldest, other(2, 1, 1), missing), "unsettled"},
+		{"the last time", ofSessions(signIn, 1, rules.Patience-1, rules.EvictOldest, missing), "unsettled"},
+		{"after that", ofSessions(signIn, 1, rules.Patience, rules.EvictOldest, missing), "stale [1]"},
+		{"after that, to be refused", ofSessions(signIn, 1, rules.Patience, rules.Reject, missing, other(2, 1, 1)), "refused"},
+		// Alive or not, there is room.
+		{"below the limit", ofSessions(signIn, 2, 0, rules.Reject, missing), ""},
+		{"below the limit, beside one that is gone", ofSessions(signIn, 2, 0, rules.Reject, missing, gone(other(2, 1, 1))), "stale [2]"},
+		// What has ended does not come back.
+		{"ended", ofSessions(signIn, 1, 0, rules.EvictOldest, gone(other(1, 10, 10))), "stale [1]"},
+		{"the committed one", ofSessions(signIn, 1, 0, rules.EvictOldest, unsettled(other(mine, 1, 1))), ""},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.what, tt.got, tt.want)
 		}
 	}
 }

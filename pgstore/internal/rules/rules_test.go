@@ -114,10 +114,10 @@ func signedOut(n byte, user string) request.Session {
 }
 
 // factsOf are the facts of a commit of session 9 by a request that began a minute ago,
-// before any row is read.
+// before any row is read. What is missing is gone.
 func factsOf(c rules.Commit) *rules.Facts {
 	c.ID, c.TTL = id(mine), time.Hour
-	f := &rules.Facts{Commit: c, Began: heard.Add(-time.Minute), Clock: row.Clock{Read: noon, Heard: heard}}
+	f := &rules.Facts{Commit: c, Began: heard.Add(-time.Minute), Clock: row.Clock{Read: noon, Heard: heard}, Tries: rules.Patience}
 	f.Continues, f.Renewal = c.Continues()
 	return f
 }
@@ -169,7 +169,7 @@ func told(f *rules.Facts) string {
 		}
 		return "dropped"
 	default:
-		return [...]string{rules.Refused: "refused", rules.Unkeyed: "unkeyed", rules.Done: "done", rules.InDoubt: "in doubt"}[v.Outcome]
+		return [...]string{rules.Refused: "refused", rules.Unkeyed: "unkeyed", rules.Unsettled: "unsettled", rules.Done: "done", rules.InDoubt: "in doubt"}[v.Outcome]
 	}
 	text := "new"
 	if at := f.SignedInAt(); !at.IsZero() {

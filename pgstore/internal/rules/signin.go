@@ -28,6 +28,7 @@ type Facts struct {
 	// row, 0 if there was none. nil: no attempt has got so far.
 	Sent     []byte
 	SentOver int64
+	Tries    int // how many attempts have found what they read Unsettled
 
 	Current row.Row   // the row of the session
 	Since   time.Time // since when the user has had it, zero if it is not in the index
@@ -49,13 +50,17 @@ const (
 type Outcome int
 
 const (
-	Granted Outcome = iota
-	Lost            // it is dropped: Verdict.Met says for what
-	Refused         // the user is at the limit
-	Unkeyed         // it would take a user's session out of the user's index
-	Done            // an earlier attempt has succeeded
-	InDoubt         // an earlier attempt may have succeeded
+	Granted   Outcome = iota
+	Lost              // it is dropped: Verdict.Met says for what
+	Refused           // the user is at the limit
+	Unkeyed           // it would take a user's session out of the user's index
+	Unsettled         // what it is decided by is not all visible yet: it is to be read again
+	Done              // an earlier attempt has succeeded
+	InDoubt           // an earlier attempt may have succeeded
 )
+
+// Patience is how often what is unsettled is read again before it counts as gone.
+const Patience = 3
 
 // Verdict is what becomes of a sign-in, and of other sessions of the user.
 type Verdict struct {
@@ -121,6 +126,8 @@ func (f *Facts) Verdict() Verdict {
 		return Verdict{Outcome: Unkeyed}
 	case f.Session == nil && f.isOwn():
 		// A live session of this user that the request has not loaded.
+	case f.Tries < Patience && slices.ContainsFunc(f.Left, func(l Left) bool { return l.missing }):
+		return Verdict{Outcome: Unsettled}
 	case f.Renewal && (!f.continued().open() || f.continued().Row.User != f.User):
 		return Verdict{Outcome: Lost, Met: f.continued().Row} // somebody else has ended it
 	case f.User != "" && !f.passesFence():
@@ -179,12 +186,15 @@ func (f *Facts) Trim() Verdict { return f.sort(f.Limit) }
 
 // sort sorts the user's other sessions, and picks those that end so that so many stay. The
 // session being signed in neither counts nor is picked; nor are those that it takes over
-// from.
+// from. One that is unsettled may be alive: if it decides, it is to be read again.
 func (f *Facts) sort(stay int) (v Verdict) {
+	unsettled := 0
 	for _, s := range f.Others {
 		switch {
 		case s.ID == f.ID || s.Pending || slices.ContainsFunc(f.Left, func(l Left) bool { return l.At == s.ID && l.open() }):
-		case s.Gone:
+		case s.Unsettled && f.Tries < Patience:
+			unsettled++
+		case s.Gone || s.Unsettled:
 			v.Stale = append(v.Stale, s.ID)
 		case s.Expiry.After(f.Clock.Read):
 			v.Stay = append(v.Stay, s)
@@ -192,9 +202,12 @@ func (f *Facts) sort(stay int) (v Verdict) {
 			v.TimedOut = append(v.TimedOut, s.ID)
 		}
 	}
-	excess := len(v.Stay) - stay
-	if excess <= 0 {
+	excess := len(v.Stay) + unsettled - stay
+	switch {
+	case excess <= 0:
 		return v
+	case unsettled > 0:
+		return Verdict{Outcome: Unsettled}
 	}
 	byAge := func(x, y row.UserSession) int {
 		return cmp.Or(x.CreatedAt.Compare(y.CreatedAt), bytes.Compare(x.ID.Bytes[:], y.ID.Bytes[:]))
