@@ -132,6 +132,26 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
+func TestSchemaThatDoesNotExistIsSaid(t *testing.T) {
+	t.Parallel()
+	for name, store := range map[string]*pgstore.Store{
+		"search_path": newStore(t, pgtest.PoolIn(t, "no such schema"), pgstore.Config{}),
+		"Schema":      newStore(t, migrated(t), pgstore.Config{Schema: "no such schema"}),
+	} {
+		for op, err := range map[string]error{
+			"find session":   findError(store.Find("token")),
+			"commit session": store.Commit("token", []byte("x"), time.Now().Add(time.Hour)),
+		} {
+			if err == nil || !strings.HasPrefix(err.Error(), "pgstore: "+op+": ") ||
+				!strings.Contains(err.Error(), "or does not exist: run migrations.Up (with migrations.Schema, if Schema is set)") {
+				t.Errorf("%s, %s: %v", name, op, err)
+			}
+		}
+	}
+}
+
+func findError(_ []byte, _ bool, err error) error { return err }
+
 // Errors name the limit that was met, and whose they are.
 func TestErrorsSayWhoseTheyAre(t *testing.T) {
 	t.Parallel()

@@ -85,12 +85,12 @@ func IsTransient(err error) bool {
 func Advice(err error) string {
 	switch Code(err) {
 	case UndefinedTable, UndefinedColumn:
-		return "the session tables are missing or out of date, or their schema is neither in the search_path nor named by Schema: " +
-			`run migrations.Up, or goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`
+		return "the session tables are missing or out of date, or the schema that Schema or the search_path names does not have them, or does not exist: " +
+			`run migrations.Up (with migrations.Schema, if Schema is set), or goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`
 	case InvalidSchema:
 		return "no schema of the search_path exists: create one, or name one by Schema"
 	case InsufficientPrivilege:
-		return "the database role lacks a privilege on the session tables"
+		return "the database role lacks a privilege on the session tables or their schema: grant what cmd/sweeper/deploy/roles.sql does"
 	case ReadOnly:
 		return "the server is read-only (a standby?): connect to the primary, for instance with target_session_attrs=read-write"
 	case NoSuchStatement, StatementExists:

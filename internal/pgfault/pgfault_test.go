@@ -72,7 +72,7 @@ func TestAdviceSaysWhatToDo(t *testing.T) {
 		UndefinedTable:        `goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`,
 		UndefinedColumn:       "run migrations.Up",
 		InvalidSchema:         "create one",
-		InsufficientPrivilege: "lacks a privilege",
+		InsufficientPrivilege: "grant what cmd/sweeper/deploy/roles.sql",
 		ReadOnly:              "target_session_attrs=read-write",
 		NoSuchStatement:       "default_query_exec_mode=cache_describe",
 		StatementExists:       "default_query_exec_mode=cache_describe",
