@@ -110,11 +110,11 @@ func TestVanishedHostKeepsNobodyWaiting(t *testing.T) {
 				pool := pgtest.PoolIn(t, schema)
 				migrate(t, pool)
 				host := &vanishing{t: t, cut: cut}
-				vanished := newApp(t, pgtest.PoolIn(t, schema, host.option()), pgstore.Config{Timeout: time.Second})
+				vanished := newApp(t, pgtest.PoolIn(t, schema, host.option()), pgstore.Config{Timeout: 2 * time.Second})
 				other := newApp(t, pool, pgstore.Config{Timeout: time.Minute})
-				b := vanished.browser(t)
-				b.must("/login", "user", "alice")
-				then := b.on(other)
+				then := other.browser(t)
+				then.must("/login", "user", "alice")
+				b := then.on(vanished)
 				vanish := tt.vanish
 				if vanish == nil { // a merge
 					finish := b.hold("before", "put")
