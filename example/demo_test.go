@@ -175,6 +175,22 @@ func TestListAndRevoke(t *testing.T) {
 	phone.get("/api/me").wants(t, 200, "")
 }
 
+func TestTrustedProxySaysWhereADeviceIs(t *testing.T) {
+	t.Parallel()
+	for network, want := range map[string]string{"127.0.0.0/8": "203.0.113.9", "192.0.2.1": "127.0.0.1"} {
+		d := servePostgres(t, func(cfg *config) {
+			if err := cfg.trust(network); err != nil {
+				t.Fatal(err)
+			}
+		})
+		b := d.browser(firefox)
+		b.send("POST", "/login", credentials("alice", "wonderland"), "Content-Type", typeForm, "X-Forwarded-For", "6.6.6.6, 203.0.113.9").wants(t, 200, "")
+		if list := b.get("/api/sessions"); len(list.Sessions) != 1 || list.Sessions[0].IP.String() != want {
+			t.Errorf("%s: listed %s", network, list.body)
+		}
+	}
+}
+
 func TestRevokeOthers(t *testing.T) {
 	t.Parallel()
 	d := servePostgres(t, nil)

@@ -158,20 +158,37 @@ func ExampleIDOf() {
 	// Output: e681609f-d0f9-2a6d-b087-3b440cdedb3f
 }
 
-// Behind a proxy that overwrites X-Real-IP with its client's address.
-func ExampleConfig() {
+// Behind two proxies, of which the first appends its client to X-Forwarded-For, and the second
+// the first. What the client has sent itself is not believed.
+func ExampleTrustedProxies() {
 	cfg := pgstore.Config{
 		UserLimit:   5,
 		LimitPolicy: pgstore.EvictLeastRecent,
-		ClientIP: func(r *http.Request) netip.Addr {
-			ip, _ := netip.ParseAddr(r.Header.Get("X-Real-IP")) // the zero Addr is unknown
-			return ip
-		},
+		ClientIP:    pgstore.TrustedProxies(netip.MustParsePrefix("10.0.0.0/8")),
 	}
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	r.Header.Set("X-Real-IP", "192.0.2.1")
+	r.RemoteAddr = "10.0.0.2:4711"
+	r.Header.Set("X-Forwarded-For", "6.6.6.6, 192.0.2.1, 10.0.0.1")
 	fmt.Println(cfg.ClientIP(r))
 	// Output: 192.0.2.1
+}
+
+// Behind a CDN that has its client's address in a header of its own.
+func ExampleProxies() {
+	cdn := pgstore.Proxies{
+		Trusted: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, // as it publishes them
+		Header:  "CF-Connecting-IP",
+	}
+	cfg := pgstore.Config{ClientIP: cdn.ClientIP}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.RemoteAddr = "198.51.100.7:4711"
+	r.Header.Set("CF-Connecting-IP", "2001:db8::1")
+	fmt.Println(cfg.ClientIP(r))
+	r.RemoteAddr = "203.0.113.9:4711" // past the CDN, with the same header
+	fmt.Println(cfg.ClientIP(r))
+	// Output:
+	// 2001:db8::1
+	// 203.0.113.9
 }
 
 // Signing out one device from a list of them.
