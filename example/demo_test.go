@@ -175,6 +175,24 @@ func TestListAndRevoke(t *testing.T) {
 	phone.get("/api/me").wants(t, 200, "")
 }
 
+func TestRenameADevice(t *testing.T) {
+	t.Parallel()
+	d := servePostgres(t, nil)
+	b, bob := d.signedIn(firefox, "alice"), d.signedIn(firefox, "bob")
+	path := "/api/sessions/" + b.id()
+	rename := func(b *browser, body, mediaType string) answer {
+		return b.send("PATCH", path, body, "Content-Type", mediaType)
+	}
+	rename(b, `{"label":"the laptop"}`, typeJSON).wants(t, 204, "")
+	rename(bob, `{"label":"bob's"}`, typeJSON).wants(t, 404, codeNotFound)
+	rename(b, `label=x`, typeForm).wants(t, 415, codeUnsupportedMedia)
+	rename(b, `{"label":1}`, typeJSON).wants(t, 400, codeBadRequest)
+	rename(d.browser(firefox), `{"label":"x"}`, typeJSON).wants(t, 401, codeNotSignedIn)
+	if list := b.get("/api/sessions"); len(list.Sessions) != 1 || list.Sessions[0].Label != "the laptop" {
+		t.Errorf("listed %s", list.body)
+	}
+}
+
 func TestTrustedProxySaysWhereADeviceIs(t *testing.T) {
 	t.Parallel()
 	for network, want := range map[string]string{"127.0.0.0/8": "203.0.113.9", "192.0.2.1": "127.0.0.1"} {

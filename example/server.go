@@ -63,6 +63,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /api/session", s.requireStore(s.session))
 	mux.HandleFunc("GET /api/sessions", s.requireStore(s.requireUser(s.sessions)))
 	mux.HandleFunc("DELETE /api/sessions/{id}", s.requireStore(s.requireUser(s.revoke)))
+	mux.HandleFunc("PATCH /api/sessions/{id}", s.requireStore(s.requireUser(s.rename)))
 	mux.HandleFunc("POST /api/sessions/revoke-others", s.requireStore(s.requireUser(s.revokeOthers)))
 	mux.HandleFunc("POST /sessions/{id}/revoke", s.requireStore(s.requireUser(s.revoke)))
 

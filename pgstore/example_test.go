@@ -125,6 +125,36 @@ func ExampleStore_StatusOf() {
 	})
 }
 
+// A user gives one of his devices another name.
+func ExampleStore_Rename() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	http.HandleFunc("PATCH /devices/{id}", func(w http.ResponseWriter, r *http.Request) {
+		userID := sm.GetString(r.Context(), "userID") // requires a signed-in user
+		switch renamed, err := store.Rename(r.Context(), userID, r.PathValue("id"), r.FormValue("name")); {
+		case err != nil:
+			http.Error(w, "cannot rename the device", http.StatusInternalServerError)
+		case !renamed:
+			http.NotFound(w, r)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+}
+
+// A sign-in whose method the user's list will show.
+func ExampleWithLabel() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	http.HandleFunc("POST /login/passkey", func(w http.ResponseWriter, r *http.Request) {
+		if err := store.SignIn(pgstore.WithLabel(r.Context(), "passkey"), sm, "alice"); err != nil {
+			http.Error(w, "cannot sign in", http.StatusInternalServerError)
+		}
+	})
+}
+
 // A poll must not keep its session alive.
 func ExampleNoTouch() {
 	http.HandleFunc("GET /notifications", func(w http.ResponseWriter, r *http.Request) {

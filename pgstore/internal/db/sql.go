@@ -96,7 +96,7 @@ const (
 	sqlClock    = `SELECT clock_timestamp()`
 	sqlLockUser = `INSERT INTO scs_users (user_id) VALUES ($1)
 		ON CONFLICT (user_id) DO UPDATE SET fence = scs_users.fence RETURNING fence`
-	sqlSignedIn  = `SELECT created_at FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
+	sqlPlace     = `SELECT created_at, coalesce(label, '') FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
 	sqlUserIndex = `SELECT id, created_at FROM scs_user_sessions WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3`
 	// By id, not by user: the rows of a user's sessions are wherever their ids put them.
 	sqlUserRows = `SELECT id, last_seen_at, expiry,
@@ -107,10 +107,11 @@ const (
 	sqlSwitchUser = `UPDATE scs_sessions SET user_id = $2, data = $3, version = version + 1,
 			expiry = now() + $4::float8 * interval '1 microsecond', last_seen_at = now()
 		WHERE id = $1 AND ` + alive + stamp
-	sqlEnlist = `INSERT INTO scs_user_sessions (user_id, id, created_at, ip, user_agent)
-		VALUES ($1, $2, coalesce($3::timestamptz, now()), $4::text::inet, $5)
-		ON CONFLICT (user_id, id) DO UPDATE SET
-			created_at = excluded.created_at, ip = excluded.ip, user_agent = excluded.user_agent`
+	sqlEnlist = `INSERT INTO scs_user_sessions (user_id, id, created_at, ip, user_agent, label)
+		VALUES ($1, $2, coalesce($3::timestamptz, now()), $4::text::inet, $5, $6)
+		ON CONFLICT (user_id, id) DO UPDATE SET created_at = excluded.created_at,
+			ip = excluded.ip, user_agent = excluded.user_agent, label = excluded.label`
+	sqlRelabel   = `UPDATE scs_user_sessions SET label = $3 WHERE user_id = $1 AND id = $2`
 	sqlDelist    = `DELETE FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
 	sqlDelistAll = `DELETE FROM scs_user_sessions WHERE user_id = $1 AND id = ANY($2::uuid[])`
 
@@ -123,7 +124,7 @@ const (
 
 	// A listing reads both tables in one snapshot.
 	sqlBeginRead = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`
-	sqlListed    = `SELECT user_id, id, created_at, ip, coalesce(user_agent, '') FROM scs_user_sessions `
+	sqlListed    = `SELECT user_id, id, created_at, ip, coalesce(user_agent, ''), coalesce(label, '') FROM scs_user_sessions `
 	sqlListedOf  = sqlListed + `WHERE user_id = $1`
 	sqlListedIn  = sqlListed + `WHERE user_id = ANY($1::text[]) AND id = ANY($2::uuid[])`
 	ofUser       = `WHERE id = ANY(ARRAY(SELECT id FROM scs_user_sessions WHERE user_id = $1))
