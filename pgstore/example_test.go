@@ -125,6 +125,22 @@ func ExampleStore_StatusOf() {
 	})
 }
 
+// A page that only those who have just typed their password may see.
+func ExampleStore_SignedInAt() {
+	var store *pgstore.Store
+
+	http.HandleFunc("POST /email", func(w http.ResponseWriter, r *http.Request) {
+		switch at, err := store.SignedInAt(r.Context()); {
+		case err != nil:
+			http.Error(w, "cannot tell when you signed in", http.StatusInternalServerError)
+		case time.Since(at) > 10*time.Minute: // also if nobody is signed in
+			http.Redirect(w, r, "/login?next=/email", http.StatusSeeOther) // where SignIn makes it recent
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+}
+
 // A user gives one of his devices another name.
 func ExampleStore_Rename() {
 	var store *pgstore.Store
