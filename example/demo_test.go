@@ -175,6 +175,24 @@ func TestListAndRevoke(t *testing.T) {
 	phone.get("/api/me").wants(t, 200, "")
 }
 
+func TestHealthTellsWhatTheStoreNeedsToTheLogOnly(t *testing.T) {
+	t.Parallel()
+	d := servePostgres(t, nil)
+	b := d.signedIn(firefox, "alice")
+	if a := b.get("/healthz"); a.status != 200 || a.body != "{\"ok\":true}\n" || a.header.Get("Cache-Control") != "no-store" || a.header.Get("Set-Cookie") != "" {
+		t.Errorf("%d %s, %v", a.status, a.body, a.header)
+	}
+	if _, err := d.db.Exec(t.Context(), "ALTER TABLE scs_users RENAME TO others"); err != nil {
+		t.Fatal(err)
+	}
+	a := b.get("/healthz")
+	a.wants(t, 503, codeUnhealthy)
+	a.lacks(t, "scs_users", "migrations")
+	if a := newBrowser(t, serveMemory(t), "test").get("/healthz"); a.status != 200 {
+		t.Errorf("in memory: %d %s", a.status, a.body)
+	}
+}
+
 func TestRenameADevice(t *testing.T) {
 	t.Parallel()
 	d := servePostgres(t, nil)

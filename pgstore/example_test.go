@@ -42,6 +42,21 @@ func Example() {
 	log.Print(http.ListenAndServe("127.0.0.1:8080", store.Track(sm.LoadAndSave(mux))))
 }
 
+// At start-up an app that cannot work says so and stops; a readiness probe keeps requests away.
+func ExampleStore_Check() {
+	var store *pgstore.Store
+
+	if err := store.Check(context.Background()); err != nil {
+		log.Fatal(err) // it says which command to run
+	}
+	http.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if err := store.Check(r.Context()); err != nil {
+			log.Print(err)
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		}
+	})
+}
+
 // A login handler, where the limit refuses instead of evicting.
 func ExampleStore_SignIn() {
 	var store *pgstore.Store // with Config.LimitPolicy = pgstore.Reject
