@@ -74,7 +74,7 @@ func (s *server) whyNot(ctx context.Context) string {
 func (s *server) login(w http.ResponseWriter, r *http.Request) {
 	username, password, err := readCredentials(r)
 	if err != nil {
-		s.badBody(w, r, err)
+		s.badBody(w, r, err, "username and password", typeForm+" or "+typeJSON)
 		return
 	}
 	u, ok := authenticate(username, password)
@@ -155,20 +155,29 @@ func readCredentials(r *http.Request) (username, password string, err error) {
 			Username string `json:"username"`
 			Password string `json:"password"`
 		}
-		dec := json.NewDecoder(r.Body)
-		if err := dec.Decode(&body); err != nil {
-			return "", "", err
-		}
-		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-			return "", "", errors.Join(errors.New("data after the JSON object"), err)
-		}
-		return body.Username, body.Password, nil
+		err := readJSON(r, &body)
+		return body.Username, body.Password, err
 	}
 	return "", "", errMediaType
 }
 
-// badBody says what is wrong with a body that could not be read.
-func (s *server) badBody(w http.ResponseWriter, r *http.Request, err error) {
+// readJSON reads the body, which is one JSON value, into v.
+func readJSON(r *http.Request, v any) error {
+	if mediaType(r) != typeJSON {
+		return errMediaType
+	}
+	dec := json.NewDecoder(r.Body)
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.Join(errors.New("data after the JSON value"), err)
+	}
+	return nil
+}
+
+// badBody says what is wrong with a body that could not be read as what it should hold.
+func (s *server) badBody(w http.ResponseWriter, r *http.Request, err error, what, types string) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -176,9 +185,9 @@ func (s *server) badBody(w http.ResponseWriter, r *http.Request, err error) {
 			fmt.Sprintf("The request body is larger than %d bytes", tooLarge.Limit))
 	case errors.Is(err, errMediaType):
 		s.writeError(w, r, http.StatusUnsupportedMediaType, codeUnsupportedMedia,
-			"Send username and password as "+typeForm+" or "+typeJSON)
+			"Send "+what+" as "+types)
 	default:
 		s.writeError(w, r, http.StatusBadRequest, codeBadRequest,
-			"The request body could not be read as username and password")
+			"The request body could not be read as "+what)
 	}
 }

@@ -106,6 +106,7 @@ func openPostgres(ctx context.Context, cfg config, dsn string, log *slog.Logger)
 	store, err := pgstore.New(pool, pgstore.Config{
 		UserLimit:   cfg.limit,
 		LimitPolicy: cfg.policy,
+		ClientIP:    pgstore.TrustedProxies(cfg.proxies...),
 		Logger:      log,
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +41,7 @@ type config struct {
 	limit       int // 0: none
 	policy      pgstore.LimitPolicy
 	secure      bool
+	proxies     []netip.Prefix // those whose X-Forwarded-For is believed
 }
 
 const usageHead = `A small web app whose sign-in sessions live in PostgreSQL: see where you are
@@ -72,7 +74,9 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	fs.DurationVar(&c.lifetime, "lifetime", 24*time.Hour, "a session ends this long after its sign-in, used or not")
 	fs.IntVar(&c.limit, "limit", 5, "how many devices a user may be signed in on; 0 means any number")
 	fs.StringVar(&policy, "policy", "evict-oldest", "what a sign-in beyond -limit does: "+oneOf(policyNames()))
-	fs.BoolVar(&c.secure, "secure", false, "send the cookie over HTTPS only, with the __Host- prefix; for use behind a TLS proxy, whose address is then the one shown for every device")
+	fs.BoolVar(&c.secure, "secure", false, "send the cookie over HTTPS only, with the __Host- prefix; for use behind a TLS proxy (see -trusted-proxy)")
+	fs.Func("trusted-proxy", "`address` or network, such as 10.0.0.0/8, of a proxy whose X-Forwarded-For says where a device is; "+
+		"several with commas, or by repeating the flag (else the proxy's address is shown for every device)", c.trust)
 
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -90,6 +94,23 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 		return config{}, fmt.Errorf("-policy %q: use %s", policy, oneOf(policyNames()))
 	}
 	return c, c.validate()
+}
+
+// trust adds the proxies of one -trusted-proxy.
+func (c *config) trust(list string) error {
+	for text := range strings.SplitSeq(list, ",") {
+		text = strings.TrimSpace(text)
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			addr, err := netip.ParseAddr(text)
+			if err != nil {
+				return fmt.Errorf("%q is no address or network: use for instance 192.0.2.1 or 10.0.0.0/8", text)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		c.proxies = append(c.proxies, prefix)
+	}
+	return nil
 }
 
 func (c config) validate() error {

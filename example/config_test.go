@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +23,7 @@ func TestParseFlagsDefaults(t *testing.T) {
 		addr: "127.0.0.1:8080", store: storePostgres, redisAddr: "127.0.0.1:6379",
 		idleTimeout: 30 * time.Minute, lifetime: 24 * time.Hour, limit: 5, policy: pgstore.EvictOldest,
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("parseFlags() = %+v, want %+v", got, want)
 	}
 }
@@ -31,6 +33,7 @@ func TestParseFlagsAll(t *testing.T) {
 	got, err := parseFlags([]string{
 		"-addr", ":0", "-store", "redis", "-redis-addr", "[::1]:1", "-idle-timeout", "0",
 		"-lifetime", "1h", "-limit", "0", "-policy", "evict-least-recent", "-secure",
+		"-trusted-proxy", "10.0.0.0/8, 192.0.2.1", "-trusted-proxy", "2001:db8::1",
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +41,9 @@ func TestParseFlagsAll(t *testing.T) {
 	want := config{
 		addr: ":0", store: storeRedis, redisAddr: "[::1]:1", lifetime: time.Hour,
 		policy: pgstore.EvictLeastRecent, secure: true,
+		proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128")},
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("parseFlags = %+v, want %+v", got, want)
 	}
 }
@@ -60,6 +64,9 @@ func TestParseFlagsRefuses(t *testing.T) {
 		{[]string{"-limit", "-1"}, "-limit -1"},
 		{[]string{"-limit", "five"}, "-limit"},
 		{[]string{"-policy", "evict"}, "evict-oldest, evict-least-recent or reject"},
+		{[]string{"-trusted-proxy", "10.0.0.1,proxy.example"}, `"proxy.example" is no address or network`},
+		{[]string{"-trusted-proxy", "10.0.0.0/33"}, "10.0.0.0/33"},
+		{[]string{"-trusted-proxy", ""}, "-trusted-proxy"},
 		{[]string{"-colour"}, "-colour"},
 		{[]string{"8080"}, `"8080"`},
 	} {
@@ -85,7 +92,7 @@ func TestParseFlagsHelp(t *testing.T) {
 		t.Errorf("parseFlags(-h) = %v, want flag.ErrHelp", err)
 	}
 	for _, name := range []string{
-		"-addr", "-store", "-redis-addr", "-idle-timeout", "-lifetime", "-limit", "-policy", "-secure", "DATABASE_URL",
+		"-addr", "-store", "-redis-addr", "-idle-timeout", "-lifetime", "-limit", "-policy", "-secure", "-trusted-proxy", "DATABASE_URL",
 	} {
 		if !strings.Contains(help.String(), name) {
 			t.Errorf("the usage does not name %s:\n%s", name, &help)

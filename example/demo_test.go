@@ -175,6 +175,58 @@ func TestListAndRevoke(t *testing.T) {
 	phone.get("/api/me").wants(t, 200, "")
 }
 
+func TestHealthTellsWhatTheStoreNeedsToTheLogOnly(t *testing.T) {
+	t.Parallel()
+	d := servePostgres(t, nil)
+	b := d.signedIn(firefox, "alice")
+	if a := b.get("/healthz"); a.status != 200 || a.body != "{\"ok\":true}\n" || a.header.Get("Cache-Control") != "no-store" || a.header.Get("Set-Cookie") != "" {
+		t.Errorf("%d %s, %v", a.status, a.body, a.header)
+	}
+	if _, err := d.db.Exec(t.Context(), "ALTER TABLE scs_users RENAME TO others"); err != nil {
+		t.Fatal(err)
+	}
+	a := b.get("/healthz")
+	a.wants(t, 503, codeUnhealthy)
+	a.lacks(t, "scs_users", "migrations")
+	if a := newBrowser(t, serveMemory(t), "test").get("/healthz"); a.status != 200 {
+		t.Errorf("in memory: %d %s", a.status, a.body)
+	}
+}
+
+func TestRenameADevice(t *testing.T) {
+	t.Parallel()
+	d := servePostgres(t, nil)
+	b, bob := d.signedIn(firefox, "alice"), d.signedIn(firefox, "bob")
+	path := "/api/sessions/" + b.id()
+	rename := func(b *browser, body, mediaType string) answer {
+		return b.send("PATCH", path, body, "Content-Type", mediaType)
+	}
+	rename(b, `{"label":"the laptop"}`, typeJSON).wants(t, 204, "")
+	rename(bob, `{"label":"bob's"}`, typeJSON).wants(t, 404, codeNotFound)
+	rename(b, `label=x`, typeForm).wants(t, 415, codeUnsupportedMedia)
+	rename(b, `{"label":1}`, typeJSON).wants(t, 400, codeBadRequest)
+	rename(d.browser(firefox), `{"label":"x"}`, typeJSON).wants(t, 401, codeNotSignedIn)
+	if list := b.get("/api/sessions"); len(list.Sessions) != 1 || list.Sessions[0].Label != "the laptop" {
+		t.Errorf("listed %s", list.body)
+	}
+}
+
+func TestTrustedProxySaysWhereADeviceIs(t *testing.T) {
+	t.Parallel()
+	for network, want := range map[string]string{"127.0.0.0/8": "203.0.113.9", "192.0.2.1": "127.0.0.1"} {
+		d := servePostgres(t, func(cfg *config) {
+			if err := cfg.trust(network); err != nil {
+				t.Fatal(err)
+			}
+		})
+		b := d.browser(firefox)
+		b.send("POST", "/login", credentials("alice", "wonderland"), "Content-Type", typeForm, "X-Forwarded-For", "6.6.6.6, 203.0.113.9").wants(t, 200, "")
+		if list := b.get("/api/sessions"); len(list.Sessions) != 1 || list.Sessions[0].IP.String() != want {
+			t.Errorf("%s: listed %s", network, list.body)
+		}
+	}
+}
+
 func TestRevokeOthers(t *testing.T) {
 	t.Parallel()
 	d := servePostgres(t, nil)

@@ -24,6 +24,7 @@ const (
 	codeSessionSignedOut = "SESSION_SIGNED_OUT"
 	codeSessionTimeout   = "SESSION_TIMEOUT"
 	codeTooLarge         = "TOO_LARGE"
+	codeUnhealthy        = "UNHEALTHY"
 	codeUnsupportedMedia = "UNSUPPORTED_MEDIA_TYPE"
 )
 

@@ -63,6 +63,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /api/session", s.requireStore(s.session))
 	mux.HandleFunc("GET /api/sessions", s.requireStore(s.requireUser(s.sessions)))
 	mux.HandleFunc("DELETE /api/sessions/{id}", s.requireStore(s.requireUser(s.revoke)))
+	mux.HandleFunc("PATCH /api/sessions/{id}", s.requireStore(s.requireUser(s.rename)))
 	mux.HandleFunc("POST /api/sessions/revoke-others", s.requireStore(s.requireUser(s.revokeOthers)))
 	mux.HandleFunc("POST /sessions/{id}/revoke", s.requireStore(s.requireUser(s.revoke)))
 
@@ -74,6 +75,7 @@ func (s *server) handler() http.Handler {
 	root := http.NewServeMux()
 	// Outside of the sessions: a stylesheet must not read one, nor keep it alive.
 	root.HandleFunc("GET /static/{file}", static)
+	root.Handle("GET /healthz", noStore(http.HandlerFunc(s.health)))
 	root.Handle("/", noStore(s.known(mux, sessions)))
 
 	var crossOrigin http.CrossOriginProtection
@@ -111,6 +113,19 @@ type statusOnly struct {
 
 func (w *statusOnly) WriteHeader(status int)      { w.status = status }
 func (w *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
+
+// health says whether the demo can serve requests, for whatever restarts or routes around it.
+func (s *server) health(w http.ResponseWriter, r *http.Request) {
+	if s.store != nil {
+		if err := s.store.Check(r.Context()); err != nil {
+			// It names hosts, roles and schemas, which are for the log alone.
+			s.log.ErrorContext(r.Context(), "not healthy", slog.Any("error", err))
+			s.writeJSON(w, r, http.StatusServiceUnavailable, errorJSON{"The session store cannot work; the server's log says why", codeUnhealthy})
+			return
+		}
+	}
+	s.writeJSON(w, r, http.StatusOK, map[string]bool{"ok": true})
+}
 
 func static(w http.ResponseWriter, r *http.Request) {
 	// Embedded files have no modification time to validate a cached copy by.

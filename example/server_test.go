@@ -28,6 +28,7 @@ func TestMemoryRoutes(t *testing.T) {
 		{"GET", "/api/session", 501, 501, codeNotSupported, codeNotSupported},
 		{"GET", "/api/sessions", 501, 501, codeNotSupported, codeNotSupported},
 		{"DELETE", "/api/sessions/" + id, 501, 501, codeNotSupported, codeNotSupported},
+		{"PATCH", "/api/sessions/" + id, 501, 501, codeNotSupported, codeNotSupported},
 		{"POST", "/api/sessions/revoke-others", 501, 501, codeNotSupported, codeNotSupported},
 		{"POST", "/sessions/" + id + "/revoke", 501, 501, codeNotSupported, codeNotSupported},
 		{"GET", "/login", 405, 405, "", ""},

@@ -49,6 +49,7 @@ type sessionJSON struct {
 	ExpiresAt  time.Time  `json:"expires_at"`
 	IP         netip.Addr `json:"ip"`
 	UserAgent  string     `json:"user_agent"`
+	Label      string     `json:"label"` // the name that its user has given it, or ""
 }
 
 func (s *server) sessions(w http.ResponseWriter, r *http.Request, u user) {
@@ -71,6 +72,7 @@ func (s *server) sessions(w http.ResponseWriter, r *http.Request, u user) {
 			ExpiresAt:  session.Expiry.UTC(),
 			IP:         session.IP,
 			UserAgent:  session.UserAgent,
+			Label:      session.Label,
 		})
 	}
 	s.writeJSON(w, r, http.StatusOK, answer)
@@ -94,6 +96,25 @@ func (s *server) revoke(w http.ResponseWriter, r *http.Request, u user) {
 		s.writeError(w, r, http.StatusNotFound, codeNotFound, "You have no such session")
 	case fromPage(r):
 		redirectToPage(w, r, noticeRevoked)
+	default:
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// rename gives one of the user's sessions a name.
+func (s *server) rename(w http.ResponseWriter, r *http.Request, u user) {
+	var body struct {
+		Label string `json:"label"`
+	}
+	if err := readJSON(r, &body); err != nil {
+		s.badBody(w, r, err, "a label", typeJSON)
+		return
+	}
+	switch renamed, err := s.store.Rename(r.Context(), u.Username, r.PathValue("id"), body.Label); {
+	case err != nil:
+		s.internalError(w, r, "renaming a session", err)
+	case !renamed:
+		s.writeError(w, r, http.StatusNotFound, codeNotFound, "You have no such session")
 	default:
 		w.WriteHeader(http.StatusNoContent)
 	}

@@ -98,6 +98,9 @@ func TestRolesHaveJustWhatTheyNeed(t *testing.T) {
 	if _, err := store.AllCtx(t.Context()); err != nil {
 		t.Error(err)
 	}
+	if err := store.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
 	refused(t, pool, `DELETE FROM scs_sessions`, `TRUNCATE scs_sessions`, `DROP TABLE scs_users`,
 		`ALTER TABLE scs_sessions ADD COLUMN x int`, `CREATE TABLE x (y int)`, `SELECT * FROM scspg_goose_db_version`)
 

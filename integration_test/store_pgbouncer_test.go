@@ -60,6 +60,9 @@ func everything(t *testing.T, pool *pgxpool.Pool, cfg pgstore.Config) {
 	if o, err := store.Overview(t.Context()); err != nil || o.Live != 1 || o.SignedIn != 1 || o.Users != 1 || o.Estimated {
 		t.Errorf("%+v, %v", o, err)
 	}
+	if err := store.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
 	n := 0
 	for s, err := range store.Each(t.Context()) {
 		if n++; err != nil || s.UserID != "alice" || s.CreatedAt.IsZero() {

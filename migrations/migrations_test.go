@@ -24,6 +24,9 @@ func migrate(t testing.TB, pool *pgxpool.Pool, opts ...migrations.Option) {
 	}
 }
 
+// latest is the version of this release.
+const latest = 2
+
 func TestMigrateUpAfterDownMakesTheSame(t *testing.T) {
 	t.Parallel()
 	schema := pgtest.Schema(t)
@@ -42,23 +45,61 @@ func TestMigrateUpAfterDownMakesTheSame(t *testing.T) {
 		t.Errorf("Down of nothing: %v", err)
 	}
 	migrate(t, pool)
-	version(1)
+	version(latest)
 	first := pgtest.Shape(t, pool, schema)
 	migrate(t, pool) // nothing to do
 	list, err := migrations.Status(t.Context(), pool)
-	if err != nil || len(list) != 1 || !list[0].Applied || list[0].AppliedAt.IsZero() || list[0].Name != "00001_create_sessions.sql" {
+	if err != nil || len(list) != latest || list[0].Name != "00001_create_sessions.sql" {
 		t.Errorf("status %+v, %v", list, err)
 	}
-	if err := migrations.Down(t.Context(), pool); err != nil {
-		t.Fatal(err)
+	for i, m := range list {
+		if m.Version != int64(i+1) || !m.Applied || m.AppliedAt.IsZero() {
+			t.Errorf("status %+v", m)
+		}
 	}
-	version(0)
+	for left := int64(latest - 1); left >= 0; left-- {
+		if err := migrations.Down(t.Context(), pool); err != nil {
+			t.Fatal(err)
+		}
+		version(left)
+	}
 	if got := pgtest.Shape(t, pool, schema); strings.Contains(got, "scs_") {
 		t.Errorf("Down has left %s", got)
 	}
 	migrate(t, pool)
 	if got := pgtest.Shape(t, pool, schema); got != first {
 		t.Errorf("up again made\n%s\ninstead of\n%s", got, first)
+	}
+}
+
+// A database that the first release has made and filled; and releases that do not know the
+// column write beside those that do.
+func TestMigrateLabelsKeepsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	migrate(t, pool)
+	insert := func() {
+		t.Helper()
+		pgtest.Exec(t, pool, `INSERT INTO scs_user_sessions (user_id, id, created_at, ip, user_agent) VALUES ('alice', gen_random_uuid(), now(), NULL, 'agent')`)
+	}
+	down := func() {
+		t.Helper()
+		if err := migrations.Down(t.Context(), pool); err != nil {
+			t.Fatal(err)
+		}
+	}
+	down()
+	insert()
+	migrate(t, pool)
+	insert()
+	pgtest.Exec(t, pool, `UPDATE scs_user_sessions SET label = 'laptop' WHERE id = (SELECT id FROM scs_user_sessions LIMIT 1)`)
+	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_user_sessions WHERE label IS NULL`); n != 1 {
+		t.Errorf("%d rows without a label", n)
+	}
+	down()
+	insert()
+	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_user_sessions WHERE user_agent = 'agent'`); n != 3 {
+		t.Errorf("%d rows are left", n)
 	}
 }
 
@@ -140,7 +181,7 @@ func TestMigrateIntoANamedSchema(t *testing.T) {
 		migrate(t, pool, migrations.Schema(name))
 		t.Cleanup(func() { pgtest.Exec(t, pool, "DROP SCHEMA "+pgx.Identifier{name}.Sanitize()+" CASCADE") })
 		migrate(t, pool, migrations.Schema(name))
-		if v, err := migrations.Version(t.Context(), pool, migrations.Schema(name)); v != 1 || err != nil {
+		if v, err := migrations.Version(t.Context(), pool, migrations.Schema(name)); v != latest || err != nil {
 			t.Errorf("version %d, %v", v, err)
 		}
 		if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM pg_tables WHERE schemaname = $1`, name); n != 4 {
@@ -150,8 +191,13 @@ func TestMigrateIntoANamedSchema(t *testing.T) {
 		if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()`); n != 0 {
 			t.Errorf("%d tables outside", n)
 		}
-		if err := migrations.Down(t.Context(), pool, migrations.Schema(name)); err != nil {
-			t.Error(err)
+		for range latest {
+			if err := migrations.Down(t.Context(), pool, migrations.Schema(name)); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM pg_tables WHERE schemaname = $1`, name); n != 1 {
+			t.Errorf("%d tables are left", n)
 		}
 	}
 }

@@ -8,8 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxUserAgentBytes is where a user agent is cut.
-const maxUserAgentBytes = 512
+// Where the texts of a Client are cut.
+const (
+	maxUserAgentBytes = 512
+	maxLabelBytes     = 255
+)
 
 // Client is who a session is signed in from, as the user's session list shows it.
 type Client struct {
@@ -18,14 +21,27 @@ type Client struct {
 	IP netip.Addr
 	// UserAgent is cut to 512 bytes and made valid UTF-8 without NULs.
 	UserAgent string
+	// Label is a short text of the app's own, such as a name that the user has given to the
+	// device, or how the user signed in. It is cut to 255 bytes and made valid UTF-8 without
+	// NULs. "" keeps the label that the session has, if any; Rename removes it.
+	Label string
 }
 
-type clientKey struct{}
+type (
+	clientKey struct{}
+	labelKey  struct{}
+)
 
 // WithClient returns a context whose sign-ins are recorded as coming from c. It is
 // meant for use outside HTTP; inside Track it takes precedence over what Track saw.
 func WithClient(ctx context.Context, c Client) context.Context {
 	return context.WithValue(ctx, clientKey{}, c)
+}
+
+// WithLabel returns a context whose sign-ins have this Client.Label, and otherwise the client
+// that Track or WithClient gives them.
+func WithLabel(ctx context.Context, label string) context.Context {
+	return context.WithValue(ctx, labelKey{}, label)
 }
 
 // clientOf returns who signs in under ctx.
@@ -34,21 +50,25 @@ func (s *Store) clientOf(ctx context.Context, req *tracked) Client {
 	if !ok && req != nil {
 		c = Client{IP: s.cfg.ClientIP(req.http), UserAgent: req.http.UserAgent()}
 	}
+	if label, ok := ctx.Value(labelKey{}).(string); ok {
+		c.Label = label
+	}
 	c.IP = c.IP.Unmap().WithZone("")
-	c.UserAgent = cleanUserAgent(c.UserAgent)
+	c.UserAgent = cleanText(c.UserAgent, maxUserAgentBytes)
+	c.Label = cleanText(c.Label, maxLabelBytes)
 	return c
 }
 
-func cleanUserAgent(ua string) string {
-	ua = strings.ToValidUTF8(strings.ReplaceAll(ua, "\x00", ""), "\uFFFD")
-	if len(ua) <= maxUserAgentBytes {
-		return ua
+// cleanText makes a text one that a column takes, of at most so many bytes.
+func cleanText(text string, most int) string {
+	text = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "\uFFFD")
+	if len(text) <= most {
+		return text
 	}
-	cut := maxUserAgentBytes
-	for !utf8.RuneStart(ua[cut]) {
-		cut--
+	for !utf8.RuneStart(text[most]) {
+		most--
 	}
-	return ua[:cut]
+	return text[:most]
 }
 
 // remoteIP is the address of the connection's other end, if it has one. Middleware that

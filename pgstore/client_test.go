@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestCleanUserAgent(t *testing.T) {
+func TestCleanText(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"plain", "curl/8.5.0", "curl/8.5.0"},
 		{"empty", "", ""},
@@ -17,7 +17,7 @@ func TestCleanUserAgent(t *testing.T) {
 		{"513 bytes", strings.Repeat("x", 513), strings.Repeat("x", 512)},
 		{"cut inside a rune", strings.Repeat("x", 511) + "é", strings.Repeat("x", 511)},
 	} {
-		got := cleanUserAgent(tt.in)
+		got := cleanText(tt.in, 512)
 		if got != tt.want || !utf8.ValidString(got) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}

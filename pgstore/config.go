@@ -89,9 +89,9 @@ type Config struct {
 
 	// ClientIP returns the client's address for the user's session list. It is called at
 	// sign-ins and renewals under Track, before any lock or connection is taken, and
-	// must be safe for concurrent use. The zero netip.Addr means unknown. Behind a proxy,
-	// read the one header that your proxy sets and overwrites: clients can forge every
-	// other. Default (nil): the address in the request's RemoteAddr.
+	// must be safe for concurrent use. The zero netip.Addr means unknown. Behind proxies, use
+	// TrustedProxies, or read the one header that your proxy sets and overwrites: clients can
+	// forge every other. Default (nil): the address in the request's RemoteAddr.
 	ClientIP func(*http.Request) netip.Addr
 
 	// Seal, if not nil, encrypts the data of sessions before it is stored. The row's id and

@@ -8,7 +8,8 @@
 // Three things are mounted on an [scs.SessionManager]: a [Store], from [New]; a
 // [Codec], which tells the store whose session it is (limits and listings need it);
 // and [Store.Track], a middleware around LoadAndSave. The package example shows all
-// three. The tables come from package migrations. Nothing here deletes expired rows:
+// three. The tables come from package migrations; [Store.Check] tells whether they, the server
+// and the role's privileges are as the store needs them. Nothing here deletes expired rows:
 // run the sweeper command, or package cleanup, on a schedule.
 //
 // # With and without Track

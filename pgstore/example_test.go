@@ -42,6 +42,21 @@ func Example() {
 	log.Print(http.ListenAndServe("127.0.0.1:8080", store.Track(sm.LoadAndSave(mux))))
 }
 
+// At start-up an app that cannot work says so and stops; a readiness probe keeps requests away.
+func ExampleStore_Check() {
+	var store *pgstore.Store
+
+	if err := store.Check(context.Background()); err != nil {
+		log.Fatal(err) // it says which command to run
+	}
+	http.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if err := store.Check(r.Context()); err != nil {
+			log.Print(err)
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		}
+	})
+}
+
 // A login handler, where the limit refuses instead of evicting.
 func ExampleStore_SignIn() {
 	var store *pgstore.Store // with Config.LimitPolicy = pgstore.Reject
@@ -125,6 +140,52 @@ func ExampleStore_StatusOf() {
 	})
 }
 
+// A page that only those who have just typed their password may see.
+func ExampleStore_SignedInAt() {
+	var store *pgstore.Store
+
+	http.HandleFunc("POST /email", func(w http.ResponseWriter, r *http.Request) {
+		switch at, err := store.SignedInAt(r.Context()); {
+		case err != nil:
+			http.Error(w, "cannot tell when you signed in", http.StatusInternalServerError)
+		case time.Since(at) > 10*time.Minute: // also if nobody is signed in
+			http.Redirect(w, r, "/login?next=/email", http.StatusSeeOther) // where SignIn makes it recent
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+}
+
+// A user gives one of his devices another name.
+func ExampleStore_Rename() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	http.HandleFunc("PATCH /devices/{id}", func(w http.ResponseWriter, r *http.Request) {
+		userID := sm.GetString(r.Context(), "userID") // requires a signed-in user
+		switch renamed, err := store.Rename(r.Context(), userID, r.PathValue("id"), r.FormValue("name")); {
+		case err != nil:
+			http.Error(w, "cannot rename the device", http.StatusInternalServerError)
+		case !renamed:
+			http.NotFound(w, r)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+}
+
+// A sign-in whose method the user's list will show.
+func ExampleWithLabel() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	http.HandleFunc("POST /login/passkey", func(w http.ResponseWriter, r *http.Request) {
+		if err := store.SignIn(pgstore.WithLabel(r.Context(), "passkey"), sm, "alice"); err != nil {
+			http.Error(w, "cannot sign in", http.StatusInternalServerError)
+		}
+	})
+}
+
 // A poll must not keep its session alive.
 func ExampleNoTouch() {
 	http.HandleFunc("GET /notifications", func(w http.ResponseWriter, r *http.Request) {
@@ -158,20 +219,37 @@ func ExampleIDOf() {
 	// Output: e681609f-d0f9-2a6d-b087-3b440cdedb3f
 }
 
-// Behind a proxy that overwrites X-Real-IP with its client's address.
-func ExampleConfig() {
+// Behind two proxies, of which the first appends its client to X-Forwarded-For, and the second
+// the first. What the client has sent itself is not believed.
+func ExampleTrustedProxies() {
 	cfg := pgstore.Config{
 		UserLimit:   5,
 		LimitPolicy: pgstore.EvictLeastRecent,
-		ClientIP: func(r *http.Request) netip.Addr {
-			ip, _ := netip.ParseAddr(r.Header.Get("X-Real-IP")) // the zero Addr is unknown
-			return ip
-		},
+		ClientIP:    pgstore.TrustedProxies(netip.MustParsePrefix("10.0.0.0/8")),
 	}
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	r.Header.Set("X-Real-IP", "192.0.2.1")
+	r.RemoteAddr = "10.0.0.2:4711"
+	r.Header.Set("X-Forwarded-For", "6.6.6.6, 192.0.2.1, 10.0.0.1")
 	fmt.Println(cfg.ClientIP(r))
 	// Output: 192.0.2.1
+}
+
+// Behind a CDN that has its client's address in a header of its own.
+func ExampleProxies() {
+	cdn := pgstore.Proxies{
+		Trusted: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, // as it publishes them
+		Header:  "CF-Connecting-IP",
+	}
+	cfg := pgstore.Config{ClientIP: cdn.ClientIP}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.RemoteAddr = "198.51.100.7:4711"
+	r.Header.Set("CF-Connecting-IP", "2001:db8::1")
+	fmt.Println(cfg.ClientIP(r))
+	r.RemoteAddr = "203.0.113.9:4711" // past the CDN, with the same header
+	fmt.Println(cfg.ClientIP(r))
+	// Output:
+	// 2001:db8::1
+	// 203.0.113.9
 }
 
 // Signing out one device from a list of them.

@@ -70,7 +70,7 @@ func (s *Store) RevokeOthers(ctx context.Context, userID, keepToken string) (int
 }
 
 // Forget erases what the tables hold about a user whose account has been deleted. It
-// ends the user's sessions, deletes their addresses and user agents, and removes the
+// ends the user's sessions, deletes their addresses, user agents and labels, and removes the
 // user's id from the tombstones that it leaves. It returns how many sessions were
 // alive. Delete the account first, so that the user cannot sign in any more: Forget
 // also removes the fence, and does not stop a sign-in that is under way.

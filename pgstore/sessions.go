@@ -29,10 +29,13 @@ type Session struct {
 	// WithClient gave them. Zero if unknown.
 	IP        netip.Addr
 	UserAgent string
+	// Label is what WithLabel, WithClient or Rename gave it, "" for none. Under Track, renewals
+	// and sign-ins of the same user in the same browser keep it.
+	Label string
 }
 
 func sessionOf(l row.Listed) Session {
-	return Session{ID: l.ID.String(), UserID: l.User, CreatedAt: l.CreatedAt, LastSeenAt: l.LastSeen, Expiry: l.Expiry, IP: l.IP, UserAgent: l.UserAgent}
+	return Session{ID: l.ID.String(), UserID: l.User, CreatedAt: l.CreatedAt, LastSeenAt: l.LastSeen, Expiry: l.Expiry, IP: l.IP, UserAgent: l.UserAgent, Label: l.Label}
 }
 
 // Sessions returns the user's live sessions, the most recently seen first. The list

@@ -196,13 +196,13 @@ func (tx *signInTx) read(ctx context.Context, t *db.Tx) error {
 		b.Lock(f.ID, &f.Current)
 	}
 	if tx.enters() && !tx.fresh {
-		b.SignedIn(f.User, f.ID, &f.Since)
+		b.Place(f.User, f.ID, &f.Place)
 	}
 	for i := range f.Left {
 		l := &f.Left[i]
 		*l = rules.Left{Session: l.Session, At: l.ID}
 		b.Lock(l.ID, &l.Row)
-		b.SignedIn(l.User, l.ID, &l.Since)
+		b.Place(l.User, l.ID, &l.Place)
 	}
 	if f.Limit > 0 {
 		most := pageSize + 1
@@ -218,12 +218,12 @@ func (tx *signInTx) read(ctx context.Context, t *db.Tx) error {
 	tx.fresh = false
 	for i, to, ok := f.Follow(); ok && err == nil; i, to, ok = f.Follow() {
 		var r row.Row
-		var since time.Time
+		var place row.Place
 		b := t.Batch()
 		b.Lock(to, &r)
-		b.SignedIn(f.User, to, &since)
+		b.Place(f.User, to, &place)
 		err = t.Send(ctx, b)
-		f.Followed(i, to, r, since)
+		f.Followed(i, to, r, place)
 	}
 	return err
 }
@@ -254,7 +254,7 @@ func (tx *signInTx) carryOut(ctx context.Context, t *db.Tx, v rules.Verdict) (ou
 		b.Delist(f.Current.User, f.ID)
 	}
 	if tx.enters() {
-		b.Enlist(f.User, f.ID, f.SignedInAt(), tx.client)
+		b.Enlist(f.User, f.ID, f.Keeps(), tx.client)
 	}
 	out.Written, err = tx.send(w.Data, f.Current.Version, func() (db.Written, error) {
 		err := t.Commit(ctx, b)

@@ -14,6 +14,7 @@ import (
 	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/migrations"
 	"github.com/scspg/scspg/pgstore/internal/db"
+	"github.com/scspg/scspg/pgstore/internal/row"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -111,9 +112,11 @@ func (x *tables) put(list ...session) {
 func (x *tables) index(user string, ns ...int) {
 	x.t.Helper()
 	for _, n := range ns {
-		x.send(func(b *db.Batch) { b.Enlist(user, id(n), began(n), db.Client{}) })
+		x.send(func(b *db.Batch) { b.Enlist(user, id(n), since(n), db.Client{}) })
 	}
 }
+
+func since(n int) row.Place { return row.Place{Since: began(n)} }
 
 func began(n int) time.Time { return noon.Add(-time.Duration(n) * time.Minute) }
 
@@ -126,9 +129,9 @@ func (x *tables) row(n int) string {
 		FROM scs_sessions WHERE id = $1`, id(n))
 }
 
-// indexed describes a user's index: "1 10m0s ip agent" each.
+// indexed describes a user's index: "1 10m0s ip agent label" each.
 func (x *tables) indexed(user string) string {
 	x.t.Helper()
-	return pgtest.Query[string](x.t, x.pool, `SELECT coalesce(string_agg(concat_ws(' ', right(id::text, 2), now() - created_at, host(ip), user_agent), ', ' ORDER BY id), '')
+	return pgtest.Query[string](x.t, x.pool, `SELECT coalesce(string_agg(concat_ws(' ', right(id::text, 2), now() - created_at, host(ip), user_agent, label), ', ' ORDER BY id), '')
 		FROM scs_user_sessions WHERE user_id = $1`, user)
 }

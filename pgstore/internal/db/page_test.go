@@ -26,7 +26,7 @@ func TestPagesAreOfLiveSessionsInOrder(t *testing.T) {
 		)
 		x.index("alice", 5, 6) // 6 was hers before
 		x.send(func(b *db.Batch) {
-			b.Enlist("bob", id(4), began(4), db.Client{IP: netip.MustParseAddr("192.0.2.1"), UserAgent: "agent"})
+			b.Enlist("bob", id(4), since(4), db.Client{IP: netip.MustParseAddr("192.0.2.1"), UserAgent: "agent"})
 		})
 		for _, tt := range []struct {
 			after pgtype.UUID

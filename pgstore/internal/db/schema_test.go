@@ -33,7 +33,7 @@ func everything(t *testing.T, d *db.DB) error {
 		b.Clock(new(row.Clock))
 		b.Lock(id(1), &r)
 		b.Find(id(1), &r)
-		b.SignedIn("alice", id(1), &at)
+		b.Place("alice", id(1), new(row.Place))
 		b.UserSessions("alice", pgtype.UUID{}, 1, &sessions)
 		if err := tx.Send(ctx, b); err != nil {
 			return err
@@ -42,7 +42,8 @@ func everything(t *testing.T, d *db.DB) error {
 		b.SignIn(signedIn, &out)
 		b.SwitchUser(signedIn, &out)
 		b.Update(signedIn, db.AnyVersion, &out)
-		b.Enlist("alice", id(2), time.Time{}, db.Client{IP: netip.IPv6Loopback()})
+		b.Enlist("alice", id(2), row.Place{}, db.Client{IP: netip.IPv6Loopback()})
+		b.Relabel("alice", id(2), "laptop")
 		b.TimeOut(ids(2), "alice", time.Time{})
 		b.End(ids(3), db.Ending{Reason: row.Revoked, User: "alice"}, &n, &n)
 		b.End(ids(3, 4), db.Ending{Reason: row.Revoked, User: "alice"}, &n, &n)

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -219,16 +220,22 @@ func (b *Batch) Anonymize(user string, ids []pgtype.UUID) { b.add(sqlAnonymize, 
 type Client struct {
 	IP        netip.Addr // zero: unknown
 	UserAgent string     // "": unknown
+	Label     string     // "": what the session keeps
 }
 
-// Enlist puts a session into the user's index, or updates it there. A zero createdAt is
-// now.
-func (b *Batch) Enlist(user string, id pgtype.UUID, createdAt time.Time, c Client) {
+// Enlist puts a session into the user's index, or updates it there. A zero Since is now.
+func (b *Batch) Enlist(user string, id pgtype.UUID, keeps row.Place, c Client) {
 	var ip string
 	if c.IP.IsValid() {
 		ip = c.IP.String()
 	}
-	b.add(sqlEnlist, user, id, pgtype.Timestamptz{Time: createdAt, Valid: !createdAt.IsZero()}, nullable(ip), nullable(c.UserAgent))
+	b.add(sqlEnlist, user, id, pgtype.Timestamptz{Time: keeps.Since, Valid: !keeps.Since.IsZero()},
+		nullable(ip), nullable(c.UserAgent), nullable(cmp.Or(c.Label, keeps.Label)))
+}
+
+// Relabel gives a session of the user's index another label, or none.
+func (b *Batch) Relabel(user string, id pgtype.UUID, label string) {
+	b.add(sqlRelabel, user, id, nullable(label))
 }
 
 // Delist takes sessions out of the user's index, if there is a user.

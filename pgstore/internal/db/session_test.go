@@ -413,20 +413,24 @@ func TestOnlyTouchesCommitAsynchronously(t *testing.T) {
 func TestEnlistAndDelistKeepTheUsersIndex(t *testing.T) {
 	t.Parallel()
 	inEveryMode(t, func(t *testing.T, x *tables) {
-		v4 := db.Client{IP: netip.MustParseAddr("192.0.2.1"), UserAgent: "a 'quoted' agent"}
+		v4 := db.Client{IP: netip.MustParseAddr("192.0.2.1"), UserAgent: "a 'quoted' agent", Label: "laptop"}
 		v6 := db.Client{IP: netip.MustParseAddr("2001:db8::1")}
 		for _, step := range []struct {
 			add  func(*db.Batch)
 			want string
 		}{
-			{func(b *db.Batch) { b.Enlist("alice", id(1), began(1), v4) }, "01 00:01:00 192.0.2.1 a 'quoted' agent"},
-			{func(b *db.Batch) { b.Enlist("alice", id(1), began(2), v6) }, "01 00:02:00 2001:db8::1"},
-			{func(b *db.Batch) { b.Enlist("alice", id(1), time.Time{}, db.Client{}) }, "01 00:00:00"},
+			{func(b *db.Batch) { b.Enlist("alice", id(1), since(1), v4) }, "01 00:01:00 192.0.2.1 a 'quoted' agent laptop"},
+			{func(b *db.Batch) { b.Enlist("alice", id(1), row.Place{Since: began(1), Label: "kept"}, v4) }, "01 00:01:00 192.0.2.1 a 'quoted' agent laptop"},
+			{func(b *db.Batch) { b.Enlist("alice", id(1), row.Place{Since: began(1), Label: "kept"}, v6) }, "01 00:01:00 2001:db8::1 kept"},
+			{func(b *db.Batch) { b.Relabel("alice", id(1), "phone") }, "01 00:01:00 2001:db8::1 phone"},
+			{func(b *db.Batch) { b.Relabel("alice", id(1), "") }, "01 00:01:00 2001:db8::1"},
+			{func(b *db.Batch) { b.Enlist("alice", id(1), since(2), v6) }, "01 00:02:00 2001:db8::1"},
+			{func(b *db.Batch) { b.Enlist("alice", id(1), row.Place{}, db.Client{}) }, "01 00:00:00"},
 			{func(b *db.Batch) {
 				for n := 2; n <= 5; n++ {
-					b.Enlist("alice", id(n), began(n), db.Client{})
+					b.Enlist("alice", id(n), since(n), db.Client{})
 				}
-				b.Enlist("bob", id(2), began(2), db.Client{})
+				b.Enlist("bob", id(2), since(2), db.Client{})
 			}, "01 00:00:00, 02 00:02:00, 03 00:03:00, 04 00:04:00, 05 00:05:00"},
 			{func(b *db.Batch) { b.Delist("alice") }, "01 00:00:00, 02 00:02:00, 03 00:03:00, 04 00:04:00, 05 00:05:00"},
 			{func(b *db.Batch) { b.Delist("", id(1)) }, "01 00:00:00, 02 00:02:00, 03 00:03:00, 04 00:04:00, 05 00:05:00"},

@@ -102,7 +102,7 @@ const (
 	sqlClock    = `SELECT clock_timestamp()`
 	sqlLockUser = `INSERT INTO scs_users (user_id) VALUES ($1)
 		ON CONFLICT (user_id) DO UPDATE SET fence = scs_users.fence RETURNING fence`
-	sqlSignedIn  = `SELECT created_at FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
+	sqlPlace     = `SELECT created_at, coalesce(label, '') FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
 	sqlUserIndex = `SELECT id, created_at FROM scs_user_sessions WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3`
 	// By id, not by user: the rows of a user's sessions are wherever their ids put them.
 	sqlUserRows = `SELECT id, last_seen_at, expiry,
@@ -114,10 +114,11 @@ const (
 	sqlSwitchUser = `UPDATE scs_sessions SET user_id = $2, data = $3, version = version + 1,
 			expiry = now() + $4::float8 * interval '1 microsecond', last_seen_at = now()
 		WHERE id = $1 AND ` + alive + stamp
-	sqlEnlist = `INSERT INTO scs_user_sessions (user_id, id, created_at, ip, user_agent)
-		VALUES ($1, $2, coalesce($3::timestamptz, now()), $4::text::inet, $5)
-		ON CONFLICT (user_id, id) DO UPDATE SET
-			created_at = excluded.created_at, ip = excluded.ip, user_agent = excluded.user_agent`
+	sqlEnlist = `INSERT INTO scs_user_sessions (user_id, id, created_at, ip, user_agent, label)
+		VALUES ($1, $2, coalesce($3::timestamptz, now()), $4::text::inet, $5, $6)
+		ON CONFLICT (user_id, id) DO UPDATE SET created_at = excluded.created_at,
+			ip = excluded.ip, user_agent = excluded.user_agent, label = excluded.label`
+	sqlRelabel   = `UPDATE scs_user_sessions SET label = $3 WHERE user_id = $1 AND id = $2`
 	sqlDelist    = `DELETE FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
 	sqlDelistAll = `DELETE FROM scs_user_sessions WHERE user_id = $1 AND id = ANY($2::uuid[])`
 
@@ -130,7 +131,7 @@ const (
 
 	// A listing reads both tables in one snapshot.
 	sqlBeginRead = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`
-	sqlListed    = `SELECT user_id, id, created_at, ip, coalesce(user_agent, '') FROM scs_user_sessions `
+	sqlListed    = `SELECT user_id, id, created_at, ip, coalesce(user_agent, ''), coalesce(label, '') FROM scs_user_sessions `
 	sqlListedOf  = sqlListed + `WHERE user_id = $1`
 	sqlListedIn  = sqlListed + `WHERE user_id = ANY($1::text[]) AND id = ANY($2::uuid[])`
 	ofUser       = `WHERE id = ANY(ARRAY(SELECT id FROM scs_user_sessions WHERE user_id = $1))
@@ -155,6 +156,47 @@ const (
 	sqlOldest = `SELECT min(expiry) FROM scs_sessions
 		WHERE sweep_at = (SELECT min(sweep_at) FROM scs_sessions) AND expiry <= now()`
 )
+
+// What the statements above need of each column, and of two tables as a whole. $1 is the
+// schema, or ” for the search_path. The names of the tables are put together here, so that DB.q
+// leaves them alone. Privileges that come by column are enough.
+//
+// A schema of the search_path that the role may not use is passed over by PostgreSQL, as if it
+// were not there. Here it is looked into last, so as to say what is missing.
+const sqlCheck = `WITH needs AS (
+		SELECT 'scs_' || name AS name, col, privilege FROM (VALUES
+			('sessions', 'id', 'SELECT,INSERT'),
+			('sessions', 'user_id,data,expiry,last_seen_at', 'SELECT,INSERT,UPDATE'),
+			('sessions', 'version,end_reason', 'SELECT,UPDATE'),
+			('sessions', 'sweep_at', 'SELECT'),
+			('user_sessions', 'user_id,id', 'SELECT,INSERT'),
+			('user_sessions', 'created_at,ip,user_agent,label', 'SELECT,INSERT,UPDATE'),
+			('users', 'user_id', 'SELECT,INSERT'),
+			('users', 'fence', 'SELECT,UPDATE'),
+			('user_sessions', '*', 'DELETE'), ('users', '*', 'DELETE')
+		) AS needs (name, cols, privileges), unnest(string_to_array(cols, ',')) AS col, unnest(string_to_array(privileges, ',')) AS privilege
+	), found AS (
+		SELECT needs.*, rel.oid AS rel, nspname, ns.oid AS ns, attnum
+		FROM needs
+		LEFT JOIN pg_class rel ON rel.oid = CASE WHEN $1::text <> '' THEN
+				(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relname = name)
+			ELSE coalesce(to_regclass(name)::oid,
+				(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = name AND NOT has_schema_privilege(n.oid, 'USAGE')
+					AND n.nspname = ANY (string_to_array(translate(replace(current_setting('search_path'), '$user', current_user), '" ', ''), ',')) LIMIT 1))
+			END
+		LEFT JOIN pg_namespace ns ON ns.oid = rel.relnamespace
+		LEFT JOIN pg_attribute ON attrelid = rel.oid AND attname = col AND NOT attisdropped
+	)
+	SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
+		CASE WHEN $1::text <> '' THEN NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text)
+			ELSE current_schema() IS NULL AND NOT EXISTS (SELECT FROM found WHERE rel IS NOT NULL) END,
+		ARRAY(SELECT DISTINCT CASE WHEN rel IS NULL THEN name ELSE name || '.' || col END
+			FROM found WHERE col <> '*' AND attnum IS NULL ORDER BY 1),
+		ARRAY(SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %I', nspname, current_user)
+			FROM found WHERE NOT has_schema_privilege(ns, 'USAGE'))
+		|| ARRAY(SELECT format('GRANT %s ON %I.%I TO %I', string_agg(DISTINCT privilege, ', '), nspname, name, current_user)
+			FROM found WHERE NOT CASE WHEN col = '*' THEN has_table_privilege(rel, privilege) ELSE has_column_privilege(rel, attnum, privilege) END
+			GROUP BY nspname, name ORDER BY name)`
 
 // qualifier returns what puts schema before the names of the tables.
 func qualifier(schema string) *strings.Replacer {

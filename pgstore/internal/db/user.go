@@ -42,15 +42,15 @@ func (b *Batch) Clock(c *row.Clock) {
 	})
 }
 
-// SignedIn reads since when the user has had a session, zero if it is not in the index, or
-// if user is "".
-func (b *Batch) SignedIn(user string, id pgtype.UUID, at *time.Time) {
-	*at = time.Time{}
+// Place reads the session's place in the user's index, zero if it is not in it, or if user
+// is "".
+func (b *Batch) Place(user string, id pgtype.UUID, p *row.Place) {
+	*p = row.Place{}
 	if user == "" {
 		return
 	}
-	b.add(sqlSignedIn, user, id).QueryRow(func(r pgx.Row) error {
-		return ignoreNoRows(r.Scan((*instant)(at)))
+	b.add(sqlPlace, user, id).QueryRow(func(r pgx.Row) error {
+		return ignoreNoRows(r.Scan((*instant)(&p.Since), &p.Label))
 	})
 }
 
@@ -118,9 +118,9 @@ func fillIn(list []row.Listed, rows pgx.Rows) error {
 	}
 	var s row.Listed
 	var ip *netip.Addr
-	_, err := pgx.ForEachRow(rows, []any{&s.User, &s.ID, (*instant)(&s.CreatedAt), &ip, &s.UserAgent}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&s.User, &s.ID, (*instant)(&s.CreatedAt), &ip, &s.UserAgent, &s.Label}, func() error {
 		if l := at[key{s.User, s.ID}]; l != nil {
-			l.CreatedAt, l.UserAgent, l.IP = s.CreatedAt, s.UserAgent, netip.Addr{}
+			l.CreatedAt, l.UserAgent, l.Label, l.IP = s.CreatedAt, s.UserAgent, s.Label, netip.Addr{}
 			if ip != nil {
 				l.IP = *ip
 			}

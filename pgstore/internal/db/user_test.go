@@ -113,15 +113,19 @@ func TestUsersSessionsAreReadInPages(t *testing.T) {
 				t.Errorf("%d after %v: %s, want %s", tt.n, tt.after, numbers(got), tt.want)
 			}
 		}
+		x.send(func(b *db.Batch) { b.Relabel("alice", id(3), "phone"); b.Relabel("bob", id(3), "not his") })
 		for _, tt := range []struct {
 			user string
 			n    int
-			want time.Time
-		}{{"alice", 2, began(2)}, {"alice", 6, time.Time{}}, {"carol", 2, time.Time{}}, {"", 2, time.Time{}}} {
-			at := noon // left over
-			x.send(func(b *db.Batch) { b.SignedIn(tt.user, id(tt.n), &at); b.Clock(new(row.Clock)) })
-			if !at.Equal(tt.want) {
-				t.Errorf("%q has had %d since %v, want %v", tt.user, tt.n, at, tt.want)
+			want row.Place
+		}{
+			{"alice", 2, since(2)}, {"alice", 3, row.Place{Since: began(3), Label: "phone"}},
+			{"alice", 6, row.Place{}}, {"carol", 2, row.Place{}}, {"", 2, row.Place{}},
+		} {
+			got := row.Place{Since: noon, Label: "left over"}
+			x.send(func(b *db.Batch) { b.Place(tt.user, id(tt.n), &got); b.Clock(new(row.Clock)) })
+			if !got.Since.Equal(tt.want.Since) || got.Label != tt.want.Label {
+				t.Errorf("%q, %d: %v, want %v", tt.user, tt.n, got, tt.want)
 			}
 		}
 	})
@@ -196,8 +200,8 @@ func TestListingAndCountAreOfLiveSessionsOfTheUser(t *testing.T) {
 			session{n: 6, left: time.Hour},
 		)
 		x.index("alice", 2, 3, 4, 5, 6, 7)
-		client := db.Client{IP: netip.MustParseAddr("2001:db8::1"), UserAgent: "agent"}
-		x.send(func(b *db.Batch) { b.Enlist("alice", id(1), began(1), client) })
+		client := db.Client{IP: netip.MustParseAddr("2001:db8::1"), UserAgent: "agent", Label: "laptop"}
+		x.send(func(b *db.Batch) { b.Enlist("alice", id(1), since(1), client) })
 		list, err := x.Listing(t.Context(), "alice")
 		if err != nil || len(list) != 2 {
 			t.Fatalf("%+v, %v", list, err)
@@ -206,9 +210,9 @@ func TestListingAndCountAreOfLiveSessionsOfTheUser(t *testing.T) {
 			n := int(s.ID.Bytes[15])
 			want := row.Listed{ID: id(n), User: "alice", Expiry: noon.Add(time.Microsecond)}
 			if n == 1 {
-				want.IP, want.UserAgent, want.Expiry = client.IP, client.UserAgent, noon.Add(time.Hour)
+				want.IP, want.UserAgent, want.Label, want.Expiry = client.IP, client.UserAgent, client.Label, noon.Add(time.Hour)
 			}
-			if s.ID != want.ID || s.User != want.User || s.IP != want.IP || s.UserAgent != want.UserAgent || !s.CreatedAt.Equal(began(n)) ||
+			if s.ID != want.ID || s.User != want.User || s.IP != want.IP || s.UserAgent != want.UserAgent || s.Label != want.Label || !s.CreatedAt.Equal(began(n)) ||
 				!s.Expiry.Equal(want.Expiry) || !s.LastSeen.Equal(noon.Add(-time.Minute)) {
 				t.Errorf("%+v", s)
 			}

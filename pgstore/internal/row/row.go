@@ -116,6 +116,12 @@ type UserSession struct {
 	Pending bool
 }
 
+// Place is what a user's index says of a session: zero if the session is not in it.
+type Place struct {
+	Since time.Time // since when the user has had it
+	Label string    // "" for none
+}
+
 // Listed is a live session, as it is listed.
 type Listed struct {
 	ID       pgtype.UUID
@@ -127,6 +133,7 @@ type Listed struct {
 	CreatedAt time.Time
 	IP        netip.Addr // zero if unknown
 	UserAgent string     // "" if unknown
+	Label     string     // "" for none
 
 	Version int64
 	Data    []byte // nil unless asked for

@@ -366,6 +366,39 @@ func TestFenceForTheSessionThatGetsAUserInPlace(t *testing.T) {
 	}
 }
 
+// A label stays where the user's values do: as long as the session, or what it continues, is
+// the user's.
+func TestLabelStaysWithItsUser(t *testing.T) {
+	t.Parallel()
+	known := live(mine, alive("alice"))
+	own, anonymous := commitFor("alice"), signInFor("alice", renewed(1, ""))
+	own.Session = &known
+	for _, tt := range []struct {
+		what   string
+		commit rules.Commit
+		table  rows
+		want   string
+	}{
+		{"a new session", signInFor("alice"), rows{}, ""},
+		{"a session of hers", own, rows{mine: alive("alice")}, "device 9"},
+		{"a renewal", commitFor("alice", renewed(1, "alice")), rows{1: pending("alice")}, "device 1"},
+		{"a renewal that was overtaken", commitFor("alice", renewed(1, "alice")), rows{1: renewedTo(2, "alice"), 2: alive("alice")}, "device 2"},
+		{"a sign-in in the same browser", signInFor("alice", renewed(1, "alice")), rows{1: pending("alice")}, "device 1"},
+		{"a sign-in that was overtaken", signInFor("alice", renewed(1, "alice")), rows{1: signedInTo(2, "alice"), 2: alive("alice")}, "device 2"},
+		{"a sign-in on an anonymous session", anonymous, rows{1: pending("")}, ""},
+		{"twice at once", anonymous, rows{1: signedInTo(2, ""), 2: alive("alice")}, "device 2"},
+		{"a sign-in after a revocation", signInFor("alice", renewed(1, "alice")), rows{1: ended(row.Revoked, "alice")}, ""},
+		{"a sign-in after a sign-out", signInFor("alice", signedOut(1, "alice")), rows{1: ended(row.SignedOut, "alice")}, ""},
+		{"bob on her session", signInFor("bob", renewed(1, "alice")), rows{1: pending("alice")}, ""},
+		{"bob on her session, which he has signed in on", signInFor("bob", renewed(1, "alice")), rows{1: signedInTo(2, "alice"), 2: alive("bob")}, ""},
+		{"her renewal of what is bob's by now", signInFor("alice", renewed(1, "alice")), rows{1: pending("bob")}, ""},
+	} {
+		if got := read(factsOf(tt.commit), tt.table).Keeps().Label; got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.what, got, tt.want)
+		}
+	}
+}
+
 // An index row that the session has left behind, when it was alice's before, is not its age.
 func TestAgeIsThatOfTheUserWhoHasTheSession(t *testing.T) {
 	t.Parallel()
@@ -373,8 +406,8 @@ func TestAgeIsThatOfTheUserWhoHasTheSession(t *testing.T) {
 	c := commitFor("alice")
 	c.Session = &known
 	f := read(factsOf(c), rows{mine: alive("bob")})
-	f.Since = since(5)
-	if got := told(f); got != "new" {
-		t.Error(got)
+	f.Place = row.Place{Since: since(5), Label: "device 5"}
+	if got := told(f); got != "new" || f.Keeps().Label != "" {
+		t.Error(got, f.Keeps())
 	}
 }

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -15,11 +14,12 @@ type Left struct {
 	request.Session
 	At    pgtype.UUID // its id or, where links were followed, that of the last one
 	Row   row.Row     // of At
-	Since time.Time   // since when its user has had it, zero if it is not in the index
 	hops  int         // how many links were followed
 	stuck bool        // the next one must not be
 	// missing: the row that the last link leads to is not there. It was, if not yet swept.
 	missing bool
+	// The place of At in its user's index.
+	row.Place
 }
 
 // LeftOf returns what has become of sessions, as far as is known before anything is read.
@@ -49,13 +49,13 @@ func (f *Facts) Follow() (i int, to pgtype.UUID, ok bool) {
 
 // Followed enters the row that Follow has asked for. It is none of ours unless it belongs
 // to the user that the session had when it was loaded alive, or to the one who signs in.
-func (f *Facts) Followed(i int, to pgtype.UUID, r row.Row, since time.Time) {
+func (f *Facts) Followed(i int, to pgtype.UUID, r row.Row, place row.Place) {
 	l := &f.Left[i]
 	if !r.Present || (r.User != l.User || !l.Had()) && (f.Renewal || r.User != f.User) {
 		l.stuck, l.missing = true, !r.Present
 		return
 	}
-	l.At, l.Row, l.Since = to, r, since
+	l.At, l.Row, l.Place = to, r, place
 	l.hops++
 }
 

@@ -138,18 +138,18 @@ type rows map[byte]row.Row
 
 // read enters the rows as the sign-in transaction does.
 func read(f *rules.Facts, table rows) *rules.Facts {
-	indexed := func(n byte) time.Time {
+	indexed := func(n byte) row.Place {
 		if table[n].User == "" {
-			return time.Time{}
+			return row.Place{}
 		}
-		return since(n)
+		return row.Place{Since: since(n), Label: fmt.Sprint("device ", n)}
 	}
 	if f.Current = table[mine]; f.Current.User == f.User {
-		f.Since = indexed(mine)
+		f.Place = indexed(mine)
 	}
 	for i := range f.Left {
 		n := number(f.Left[i].ID)
-		f.Left[i].Row, f.Left[i].Since = table[n], indexed(n)
+		f.Left[i].Row, f.Left[i].Place = table[n], indexed(n)
 	}
 	for i, to, ok := f.Follow(); ok; i, to, ok = f.Follow() {
 		f.Followed(i, to, table[number(to)], indexed(number(to)))
@@ -172,7 +172,7 @@ func told(f *rules.Facts) string {
 		return [...]string{rules.Refused: "refused", rules.Unkeyed: "unkeyed", rules.Unsettled: "unsettled", rules.Done: "done", rules.InDoubt: "in doubt"}[v.Outcome]
 	}
 	text := "new"
-	if at := f.SignedInAt(); !at.IsZero() {
+	if at := f.Keeps().Since; !at.IsZero() {
 		text = fmt.Sprintf("in place of %d", noon.Sub(at)/time.Hour)
 	} else if f.Renewal {
 		text = "goes on" // nobody's has no place

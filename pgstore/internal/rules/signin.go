@@ -31,10 +31,11 @@ type Facts struct {
 	Tries    int // how many attempts have found what they read Unsettled
 
 	Current row.Row   // the row of the session
-	Since   time.Time // since when the user has had it, zero if it is not in the index
 	Fence   time.Time // zero if there is none
 	Clock   row.Clock
 	Others  []row.UserSession // the user's sessions, if there is a limit
+	// The session's own place in the user's index.
+	row.Place
 }
 
 // Policy says what happens at the limit.
@@ -84,16 +85,21 @@ func (f *Facts) continued() *Left {
 	return &f.Left[f.Continues]
 }
 
-// SignedInAt returns since when the user is signed in, zero for now: a renewal keeps its
-// age, and so does a session that is the user's already.
-func (f *Facts) SignedInAt() time.Time {
+// Keeps returns what the session keeps of its place in the user's index, or of the one that
+// it continues. A renewal keeps its age, and so does a session that is the user's already; a
+// zero Since is now. A label stays through a sign-in as well, as the user's values do.
+func (f *Facts) Keeps() row.Place {
+	if f.Current.User == f.User && !f.Since.IsZero() {
+		return f.Place
+	}
+	from := f.continued()
 	switch {
-	case f.Current.User == f.User && !f.Since.IsZero():
-		return f.Since
+	case from == nil || !from.open() || from.Row.User != f.User:
+		return row.Place{}
 	case f.Renewal:
-		return f.continued().Since
+		return from.Place
 	default:
-		return time.Time{}
+		return row.Place{Label: from.Label}
 	}
 }
 
