@@ -9,6 +9,7 @@ GOLANGCI := $(CURDIR)/.bin/golangci-lint-$(GOLANGCI_VERSION)
 LICENCES_VERSION := v1.6.0
 LICENCES := $(CURDIR)/.bin/go-licenses-$(LICENCES_VERSION)
 FUZZTIME ?= 100000x
+FUZZED := pgstore cleanup cmd migrations internal example
 QUICK ?=
 ARGS ?=
 
@@ -75,7 +76,10 @@ bench: ## ours beside pgxstore, postgresstore, Redis and memory, as Markdown tab
 	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench $(if $(QUICK),-quick -plots bin,-plots docs) $(ARGS)
 
 # So many inputs, not seconds: where the time is up while an input runs, go test takes that for a failure.
+# Those that need a server, which all share, get a tenth.
 fuzz: ## every fuzz target for FUZZTIME inputs
-	@for f in $$(grep -rHo --include='*_test.go' 'func Fuzz[A-Za-z]*' pgstore cleanup cmd migrations | sed 's,/[^/]*:func ,:,'); do \
-		go test -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) "./$${f%%:*}"; \
-	done
+	@mkdir -p bin && go build -o bin/withpg ./integration_test/withpg
+	@bin/withpg -- $(SHELL) $(.SHELLFLAGS) 'for f in $$(grep -rHo --include="*_test.go" "func Fuzz[A-Za-z]*" $(FUZZED) | sed "s,:func ,:,"); do \
+		file=$${f%%:*}; n=$(FUZZTIME); if grep -qE "pgtest|servePostgres" "$$file"; then n=$$((($${n%x} + 9) / 10))x; fi; \
+		go test -run "^$$" -fuzz "^$${f#*:}$$" -fuzztime "$$n" "./$${file%/*}"; \
+	done'
