@@ -6,14 +6,17 @@ SHELL := /bin/bash
 MODULES := . example integration_test
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(CURDIR)/.bin/golangci-lint-$(GOLANGCI_VERSION)
+LICENCES_VERSION := v1.6.0
+LICENCES := $(CURDIR)/.bin/go-licenses-$(LICENCES_VERSION)
 FUZZTIME ?= 100000x
+FUZZED := pgstore cleanup cmd migrations internal example
 QUICK ?=
 ARGS ?=
 
-.PHONY: help demo build test lint tidy-check deps-check bench fuzz
+.PHONY: help demo build test lint tidy-check verify deps-check licences licences-check bench fuzz
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the demo app on a throwaway PostgreSQL (ARGS="-limit 1" for its flags)
 	@mkdir -p bin && go build -o bin/example ./example && exec bin/example $(ARGS)
@@ -40,6 +43,9 @@ $(GOLANGCI):
 tidy-check: ## go.mod and go.sum say what the code needs
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy -diff); done
 
+verify: ## the modules that were downloaded are those that go.sum names
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod verify); done
+
 # What the root requires, every user's module inherits. Sealing takes x/crypto; the rest are the sweeper's.
 WANTED := github.com/alexedwards/scs/v2 github.com/jackc/pgx/v5 github.com/pressly/goose/v3 \
 	github.com/VictoriaMetrics/metrics github.com/schollz/progressbar/v3 golang.org/x/crypto golang.org/x/term
@@ -55,11 +61,25 @@ deps-check: ## the root module stays lean, and nothing comes along behind the wa
 	behind pgstore/internal/rules 'pgx/v5/pgxpool|alexedwards/scs|^net/http$$'; \
 	behind pgstore/internal/db 'alexedwards/scs|^net/http$$'
 
+licences: $(LICENCES) ## docs/licences.md anew: the licence of each dependency
+	@text=$$(.ci/licences $(LICENCES)) && echo "$$text" >docs/licences.md
+
+licences-check: $(LICENCES) ## docs/licences.md is up to date, and each licence is one that we have agreed to
+	@text=$$(.ci/licences $(LICENCES)) && diff -u docs/licences.md - <<<"$$text"
+
+$(LICENCES):
+	@echo "installing go-licenses $(LICENCES_VERSION)"
+	@mkdir -p .bin && GOBIN=$(CURDIR)/.bin go install github.com/google/go-licenses@$(LICENCES_VERSION)
+	@mv .bin/go-licenses $@
+
 bench: ## ours beside pgxstore, postgresstore, Redis and memory, as Markdown tables and plots (QUICK=1: a minute)
 	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench $(if $(QUICK),-quick -plots bin,-plots docs) $(ARGS)
 
 # So many inputs, not seconds: where the time is up while an input runs, go test takes that for a failure.
+# Those that need a server, which all share, get a tenth.
 fuzz: ## every fuzz target for FUZZTIME inputs
-	@for f in $$(grep -rHo --include='*_test.go' 'func Fuzz[A-Za-z]*' pgstore cleanup cmd migrations | sed 's,/[^/]*:func ,:,'); do \
-		go test -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) "./$${f%%:*}"; \
-	done
+	@mkdir -p bin && go build -o bin/withpg ./integration_test/withpg
+	@bin/withpg -- $(SHELL) $(.SHELLFLAGS) 'for f in $$(grep -rHo --include="*_test.go" "func Fuzz[A-Za-z]*" $(FUZZED) | sed "s,:func ,:,"); do \
+		file=$${f%%:*}; n=$(FUZZTIME); if grep -qE "pgtest|servePostgres" "$$file"; then n=$$((($${n%x} + 9) / 10))x; fi; \
+		go test -run "^$$" -fuzz "^$${f#*:}$$" -fuzztime "$$n" "./$${file%/*}"; \
+	done'

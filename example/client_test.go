@@ -17,7 +17,7 @@ import (
 )
 
 // testConfig is the default configuration.
-func testConfig(t *testing.T) config {
+func testConfig(t testing.TB) config {
 	t.Helper()
 	cfg, err := parseFlags(nil, nil)
 	if err != nil {
@@ -27,7 +27,7 @@ func testConfig(t *testing.T) config {
 }
 
 // serveStore serves the demo on store.
-func serveStore(t *testing.T, cfg config, store scs.Store) *httptest.Server {
+func serveStore(t testing.TB, cfg config, store scs.Store) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(newServer(cfg, store, slog.New(slog.DiscardHandler)).handler())
 	if cfg.secure {
@@ -49,20 +49,20 @@ func serveMemory(t *testing.T) *httptest.Server {
 
 // browser is one device with its cookies. It does not follow redirects.
 type browser struct {
-	t         *testing.T
+	t         testing.TB
 	url       string
 	userAgent string
 	client    *http.Client
 }
 
-func newBrowser(t *testing.T, srv *httptest.Server, userAgent string) *browser {
+func newBrowser(t testing.TB, srv *httptest.Server, userAgent string) *browser {
 	t.Helper()
 	b := newBrowserAt(t, srv.URL, userAgent)
 	b.client.Transport = srv.Client().Transport // which knows the server's certificate
 	return b
 }
 
-func newBrowserAt(t *testing.T, url, userAgent string) *browser {
+func newBrowserAt(t testing.TB, url, userAgent string) *browser {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -168,7 +168,7 @@ func (b *browser) cookie() string {
 }
 
 // wants checks the status of an answer and the code of its error, "" for none.
-func (a answer) wants(t *testing.T, status int, code string) {
+func (a answer) wants(t testing.TB, status int, code string) {
 	t.Helper()
 	if a.status != status || a.Code != code || (code != "") != (a.Error != "") {
 		t.Errorf("answered %d %s, want %d with code %q", a.status, strings.TrimSpace(a.body), status, code)

@@ -23,7 +23,7 @@ var sharedDatabase struct {
 	err    error
 }
 
-func testDatabase(t *testing.T) string {
+func testDatabase(t testing.TB) string {
 	t.Helper()
 	d := &sharedDatabase
 	d.Do(func() {

@@ -24,11 +24,11 @@ const (
 // postgresDemo is the demo on a schema of its own.
 type postgresDemo struct {
 	*httptest.Server
-	t  *testing.T
+	t  testing.TB
 	db *pgxpool.Pool
 }
 
-func servePostgres(t *testing.T, change func(*config)) *postgresDemo {
+func servePostgres(t testing.TB, change func(*config)) *postgresDemo {
 	t.Helper()
 	cfg := testConfig(t)
 	if change != nil {
@@ -53,7 +53,7 @@ func servePostgres(t *testing.T, change func(*config)) *postgresDemo {
 }
 
 // newSchema creates an empty schema and returns the DSN whose search_path it is.
-func newSchema(t *testing.T) string {
+func newSchema(t testing.TB) string {
 	t.Helper()
 	base := testDatabase(t)
 	admin, err := pgxpool.New(t.Context(), base)
@@ -75,7 +75,7 @@ func newSchema(t *testing.T) string {
 }
 
 // withParameter adds a connection parameter to a DSN of either form.
-func withParameter(t *testing.T, dsn, name, value string) string {
+func withParameter(t testing.TB, dsn, name, value string) string {
 	t.Helper()
 	if !strings.Contains(dsn, "://") {
 		return dsn + " " + name + "=" + value

@@ -92,12 +92,12 @@ func (s *server) stop() error {
 	return s.local.Stop()
 }
 
-// OwnServer starts a server for one test: to be killed, or for what transactions of other
-// tests would disturb. Without PostgreSQL's programs the test is skipped, but fails if CI
+// OwnServer starts a server for one test: to be killed, for what transactions of other
+// tests would disturb, or for settings of its own. Without PostgreSQL's programs the test is skipped, but fails if CI
 // is set.
-func OwnServer(t testing.TB) *pglocal.Server {
+func OwnServer(t testing.TB, settings ...string) *pglocal.Server {
 	t.Helper()
-	s, err := pglocal.Start(t.Context(), "fsync=off")
+	s, err := pglocal.Start(t.Context(), append(settings, "fsync=off")...)
 	if err != nil && os.Getenv("CI") == "" {
 		t.Skipf("a server for this test alone: %v", err)
 	}

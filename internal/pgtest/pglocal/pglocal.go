@@ -93,6 +93,14 @@ func Start(ctx context.Context, settings ...string) (_ *Server, err error) {
 	return s, nil
 }
 
+// Log returns what the server has logged until now.
+func (s *Server) Log() (string, error) {
+	text, err := os.ReadFile(s.log())
+	return string(text), err
+}
+
+func (s *Server) log() string { return filepath.Join(s.dir, "log") }
+
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
 func (s *Server) init(ctx context.Context) error {
@@ -122,7 +130,7 @@ func (s *Server) start(ctx context.Context) error {
 	for _, setting := range s.settings {
 		args = append(args, "-c", setting)
 	}
-	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(s.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -137,8 +145,8 @@ func (s *Server) start(ctx context.Context) error {
 	go await(cmd, gone)
 	s.cmd, s.gone = cmd, gone
 	if err := AwaitReady(ctx, s.DSN, gone); err != nil {
-		text, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("%w: %s", err, lastLines(string(text)))
+		text, _ := s.Log()
+		return fmt.Errorf("%w: %s", err, lastLines(text))
 	}
 	return nil
 }

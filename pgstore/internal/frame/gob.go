@@ -34,6 +34,11 @@ func readGob(stream []byte, v any) (err error) {
 	return gob.NewDecoder(bytes.NewReader(stream)).Decode(v)
 }
 
+// errGob stands for whatever gob says of a stream that it cannot read: it quotes names from
+// it, which in a damaged one may be any part of the session, and so may the GobDecode of a
+// type of the app's.
+var errGob = errors.New("it is damaged, or has a type that is not registered with gob.Register")
+
 // DecodeGobCodec decodes what scs.GobCodec has written. Without an error, the map can be
 // written to.
 func DecodeGobCodec(b []byte) (time.Time, map[string]any, error) {
@@ -42,7 +47,7 @@ func DecodeGobCodec(b []byte) (time.Time, map[string]any, error) {
 		Values   map[string]any
 	}{Values: map[string]any{}} // gob leaves out one that is empty
 	if err := readGob(b, &session); err != nil {
-		return time.Time{}, nil, err
+		return time.Time{}, nil, errGob
 	}
 	return session.Deadline, session.Values, nil
 }

@@ -197,3 +197,37 @@ func TestDecodeGobCodecAgreesWithSCS(t *testing.T) {
 		t.Errorf("where a type panics: got %v, %v, want an error", got, err)
 	}
 }
+
+// telltale is an app's type whose decoder says what it could not read.
+type telltale struct{ text string }
+
+func (v telltale) GobEncode() ([]byte, error) { return []byte(v.text), nil }
+
+func (*telltale) GobDecode(b []byte) error { return fmt.Errorf("cannot read %q", b) }
+
+// Of each byte, every other value.
+func TestDecodeGobCodecsErrorsQuoteNothing(t *testing.T) {
+	t.Parallel()
+	gob.Register(telltale{})
+	encode := func(values map[string]any) []byte {
+		row, err := scs.GobCodec{}.Encode(testDeadline, values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return row
+	}
+	rows := [][]byte{encode(map[string]any{"of the app's": telltale{"hush-hush"}})}
+	whole := encode(map[string]any{"pin": "hush-hush", "n": 1})
+	for i := range whole {
+		for b := range 256 {
+			row := bytes.Clone(whole)
+			row[i] = byte(b)
+			rows = append(rows, row)
+		}
+	}
+	for _, row := range rows {
+		if _, _, err := DecodeGobCodec(row); err != nil && strings.Contains(err.Error(), "hush") {
+			t.Fatal(err)
+		}
+	}
+}
