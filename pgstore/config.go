@@ -82,6 +82,14 @@ type Config struct {
 	// Default (0): 64. Negative values are refused.
 	MaxBatch int
 
+	// Notify announces the sessions that this Store ends, for Watch: by NOTIFY, in the
+	// transaction that ends them. Set it on every node, or on none. Sign-outs, revocations and
+	// sign-ins that evict then take one more round trip, and PostgreSQL commits transactions
+	// that notify one after the other. With 16 clients on two cores, sign-outs came down
+	// from 7,700 to 2,900 a second, and sign-ins that evict from 3,300 to 2,000; a single client
+	// did 0.7 times as many. Nothing else is slower. Default (false): off.
+	Notify bool
+
 	// Schema qualifies the table names. Default (""): unqualified, the search_path
 	// decides. Set it behind PgBouncer, which refuses search_path as a startup
 	// parameter. Any name of at most 63 bytes; it is quoted, so case matters.

@@ -22,7 +22,7 @@ func TestNewValidatesConfig(t *testing.T) {
 		want string // in the error; "" for none
 	}{
 		{"zero value", Config{}, ""},
-		{"everything set", Config{UserLimit: 5, LimitPolicy: Reject, TouchAfter: time.Second, Timeout: time.Second, MaxBatch: 1, Schema: "My-Schema"}, ""},
+		{"everything set", Config{UserLimit: 5, LimitPolicy: Reject, TouchAfter: time.Second, Timeout: time.Second, MaxBatch: 1, Notify: true, Schema: "My-Schema"}, ""},
 		{"negative limit", Config{UserLimit: -1}, "Config.UserLimit is -1"},
 		{"unknown policy", Config{LimitPolicy: 3}, "Config.LimitPolicy is 3"},
 		{"negative policy", Config{LimitPolicy: -1}, "Config.LimitPolicy is -1"},

@@ -114,15 +114,30 @@ func (s *Store) signOut(ctx context.Context, known request.Session) (left row.Ro
 // if that belongs to end.User. It returns what it has left, and whether it has ended any.
 func (s *Store) endLinked(ctx context.Context, op string, id pgtype.UUID, end db.Ending,
 	follow func(row.Row, row.Link) bool) (left row.Row, ended bool, err error) {
+	end.Ended = new([]pgtype.UUID)
 	for hops, tries := 0, 0; ; hops++ {
 		var alive, pending int
 		ids := []pgtype.UUID{id}
-		err := s.do(ctx, op, func(ctx context.Context) error {
-			b := s.db.Batch()
+		add := func(b *db.Batch) *db.Batch {
 			b.TimeOut(ids, "", time.Time{})
 			b.End(ids, end, &alive, &pending)
 			b.Find(id, &left)
-			err := s.db.Send(ctx, b)
+			return b
+		}
+		send := func(ctx context.Context) error {
+			if !s.cfg.Notify {
+				return s.db.Send(ctx, add(s.db.Batch()))
+			}
+			return s.db.InTx(ctx, func(t *db.Tx) error {
+				b, err := s.announce(ctx, t, add(t.Begin()), end, &left.User)
+				if err != nil {
+					return err
+				}
+				return t.Commit(ctx, b)
+			})
+		}
+		err := s.do(ctx, op, func(ctx context.Context) error {
+			err := send(ctx)
 			if err == nil && hops > 0 && !left.Present && tries < rules.Patience {
 				tries++
 				err = db.ErrUnsettled

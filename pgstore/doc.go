@@ -57,6 +57,6 @@
 //
 // A Store and a Codec are safe for concurrent use. Every operation runs under
 // Config.Timeout instead of the caller's cancellation, except [Store.Overview],
-// [Store.AllCtx], [Store.Each] and [Store.Reseal], which run until their context ends (Config.Timeout
-// then bounds each page of the latter three).
+// [Store.AllCtx], [Store.Each], [Store.Reseal] and [Store.Watch], which run until their
+// context ends (Config.Timeout then bounds each page, and each attempt to connect).
 package pgstore

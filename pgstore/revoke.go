@@ -207,9 +207,14 @@ func (s *Store) revokePage(ctx context.Context, r *revocation, before int) error
 
 		var ended int
 		full := len(index) == pageSize
+		end := db.Ending{Reason: row.Revoked, User: r.user, Ended: new([]pgtype.UUID)}
 		b = t.Batch()
 		b.TimeOut(ids, r.user, clock.Read)
-		b.End(ids, db.Ending{Reason: row.Revoked, User: r.user}, &ended, nil)
+		b.End(ids, end, &ended, nil)
+		b, err := s.announce(ctx, t, b, end, &r.user)
+		if err != nil {
+			return err
+		}
 		b.Delist(r.user, stale...)
 		switch {
 		case r.forget:

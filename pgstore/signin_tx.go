@@ -160,8 +160,10 @@ func (tx *signInTx) trim(ctx context.Context) error {
 			}
 			kept = v.Stay
 			evicted := 0
-			b = t.Batch()
-			tx.end(b, v, &evicted)
+			b, err := tx.end(ctx, t, v, &evicted)
+			if err != nil {
+				return err
+			}
 			if err := t.Commit(ctx, b); err != nil {
 				return err
 			}
@@ -175,13 +177,19 @@ func (tx *signInTx) trim(ctx context.Context) error {
 	return nil
 }
 
-// end ends the sessions that have to go, and takes them out of the index.
-func (tx *signInTx) end(b *db.Batch, v rules.Verdict, evicted *int) {
+// end returns a batch that ends the sessions that have to go, and takes them out of the index.
+func (tx *signInTx) end(ctx context.Context, t *db.Tx, v rules.Verdict, evicted *int) (*db.Batch, error) {
 	f := &tx.facts
+	end := db.Ending{Reason: row.Evicted, User: f.User, Ended: new([]pgtype.UUID)}
+	b := t.Batch()
 	b.TimeOut(v.TimedOut, f.User, f.Clock.Read)
 	ended := append(v.Evict, v.TimedOut...) // a write may just have extended one that has timed out: it is alive again
-	b.End(ended, db.Ending{Reason: row.Evicted, User: f.User}, evicted, nil)
-	b.Delist(f.User, append(ended, v.Stale...)...)
+	b.End(ended, end, evicted, nil)
+	b, err := tx.store.announce(ctx, t, b, end, &f.User)
+	if err == nil {
+		b.Delist(f.User, append(ended, v.Stale...)...)
+	}
+	return b, err
 }
 
 // read takes the locks and reads what the verdict needs.
@@ -235,11 +243,16 @@ func (tx *signInTx) carryOut(ctx context.Context, t *db.Tx, v rules.Verdict) (ou
 	w := tx.write.row()
 	w.Data, w.TTL = out.Bytes, out.TTL
 
-	b := t.Batch()
-	tx.end(b, v, &out.evicted)
+	b, err := tx.end(ctx, t, v, &out.evicted)
+	if err != nil {
+		return out, err
+	}
 	for _, s := range f.Successions() {
 		b.Link(s.ID, s.Reason, s.Link)
 		b.Delist(s.User, s.ID)
+		if s.Ends && tx.store.cfg.Notify { // its row is locked: it was open
+			b.Notify(db.Ended{IDs: []pgtype.UUID{s.ID}, User: s.User, Reason: s.Reason})
+		}
 	}
 	switch {
 	case tx.stays:

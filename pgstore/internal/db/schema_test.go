@@ -47,6 +47,7 @@ func everything(t *testing.T, d *db.DB) error {
 		b.TimeOut(ids(2), "alice", time.Time{})
 		b.End(ids(3), db.Ending{Reason: row.Revoked, User: "alice"}, &n, &n)
 		b.End(ids(3, 4), db.Ending{Reason: row.Revoked, User: "alice"}, &n, &n)
+		b.Notify(db.Ended{IDs: ids(3)})
 		b.Renew(id(2), &n)
 		b.Link(id(2), row.Renewed, row.Link{To: id(1)})
 		b.Anonymize("alice", ids(2))

@@ -158,11 +158,16 @@ type Ending struct {
 	Reason string
 	User   string // whose they must be, "" for nobody's
 	Any    bool   // whoever has them
+
+	Ended *[]pgtype.UUID // if not nil, gets those that have really ended
 }
 
 // End ends sessions: those that are alive and, since one may be renewed in between, then
 // those that were renewed and have no successor yet. It counts both, unless there is nil.
 func (b *Batch) End(ids []pgtype.UUID, e Ending, alive, pending *int) {
+	if e.Ended != nil {
+		*e.Ended = nil
+	}
 	b.end(ids, e, nil, alive)
 	b.end(ids, e, nullable(row.Renewed), pending)
 }
@@ -178,18 +183,26 @@ func (b *Batch) end(ids []pgtype.UUID, e Ending, from *string, n *int) {
 	if len(ids) == 1 {
 		sql, which = sqlEnd, ids[0]
 	}
-	b.add(sql, which, e.Reason, from, pgtype.Text{String: e.User, Valid: !e.Any}).Query(count(n))
+	b.add(sql, which, e.Reason, from, pgtype.Text{String: e.User, Valid: !e.Any}).Query(count(n, e.Ended))
 }
 
 // Renew ends a live session as renewed, and counts it in n.
-func (b *Batch) Renew(id pgtype.UUID, n *int) { b.add(sqlRenew, id).Query(count(n)) }
+func (b *Batch) Renew(id pgtype.UUID, n *int) { b.add(sqlRenew, id).Query(count(n, nil)) }
 
-// count counts the rows in n, unless it is nil.
-func count(n *int) func(pgx.Rows) error {
+// count counts the rows in n, and appends their ids, unless it is nil.
+func count(n *int, ids *[]pgtype.UUID) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
 		found := 0
 		for rows.Next() {
 			found++
+			if ids == nil {
+				continue
+			}
+			var id pgtype.UUID
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			*ids = append(*ids, id)
 		}
 		if n != nil {
 			*n = found

@@ -129,6 +129,12 @@ const (
 		WHERE id = ANY($1::uuid[]) AND end_reason IS NOT NULL AND user_id = $2`
 	sqlForget = `DELETE FROM scs_users WHERE user_id = $1`
 
+	// One channel a schema: the search_path may differ from connection to connection.
+	sqlChannel  = `SELECT ` + channelName + ofSchema
+	sqlNotify   = `SELECT pg_notify(` + channelName + `, $1)` + ofSchema
+	channelName = `'scs_ended_' || relnamespace`
+	ofSchema    = ` FROM pg_class WHERE oid = 'scs_sessions'::regclass`
+
 	// A listing reads both tables in one snapshot.
 	sqlBeginRead = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`
 	sqlListed    = `SELECT user_id, id, created_at, ip, coalesce(user_agent, ''), coalesce(label, '') FROM scs_user_sessions `

@@ -73,7 +73,7 @@ func (f *Facts) Successions() (list []Succession) {
 		case slices.ContainsFunc(list, func(other Succession) bool { return other.ID == s.ID }):
 			continue
 		case l.open() && l.Row.User != "" && l.Row.User != f.User:
-			s.Reason = row.SignedOut // of that user, who has not signed in again
+			s.Reason, s.Ends = row.SignedOut, true // of that user, who has not signed in again
 		case l.open():
 		case !linked && f.User != "" && l.Had() && l.Row.Over() != "":
 			s.Reason, s.Link.SignIn = l.Row.Over(), true
@@ -90,5 +90,6 @@ type Succession struct {
 	ID     pgtype.UUID
 	User   string
 	Reason string // why it is over
+	Ends   bool   // by this
 	Link   row.Link
 }
