@@ -9,7 +9,8 @@
 // [Codec], which tells the store whose session it is (limits and listings need it);
 // and [Store.Track], a middleware around LoadAndSave. The package example shows all
 // three. The tables come from package migrations. Nothing here deletes expired rows:
-// run the sweeper command, or package cleanup, on a schedule.
+// run the sweeper command, or package cleanup, on a schedule. [Store.Import] takes over the
+// live sessions of an app that was on scs's pgxstore or postgresstore.
 //
 // # With and without Track
 //
@@ -56,6 +57,6 @@
 //
 // A Store and a Codec are safe for concurrent use. Every operation runs under
 // Config.Timeout instead of the caller's cancellation, except [Store.Overview],
-// [Store.AllCtx], [Store.Each] and [Store.Reseal], which run until their context ends (Config.Timeout
-// then bounds each page of the latter three).
+// [Store.AllCtx], [Store.Each], [Store.Reseal], [Store.Import] and [Store.Reindex], which run
+// until their context ends (Config.Timeout then bounds each page of all but the first).
 package pgstore
