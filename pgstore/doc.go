@@ -10,7 +10,8 @@
 // and [Store.Track], a middleware around LoadAndSave. The package example shows all
 // three. The tables come from package migrations; [Store.Check] tells whether they, the server
 // and the role's privileges are as the store needs them. Nothing here deletes expired rows:
-// run the sweeper command, or package cleanup, on a schedule.
+// run the sweeper command, or package cleanup, on a schedule. [Store.Import] takes over the
+// live sessions of an app that was on scs's pgxstore or postgresstore.
 //
 // # With and without Track
 //
@@ -57,6 +58,7 @@
 //
 // A Store and a Codec are safe for concurrent use. Every operation runs under
 // Config.Timeout instead of the caller's cancellation, except [Store.Overview],
-// [Store.AllCtx], [Store.Each], [Store.Reseal] and [Store.Watch], which run until their
-// context ends (Config.Timeout then bounds each page, and each attempt to connect).
+// [Store.AllCtx], [Store.Each], [Store.Reseal], [Store.Import], [Store.Reindex] and
+// [Store.Watch], which run until their context ends (Config.Timeout then bounds each page,
+// and each attempt to connect).
 package pgstore

@@ -301,3 +301,32 @@ func ExampleStore_Each() {
 		byUser[sess.UserID]++
 	}
 }
+
+// Taking over the sessions of pgxstore, before the app serves.
+func ExampleStore_Import() {
+	var store *pgstore.Store
+	var sm *scs.SessionManager
+
+	sm.Store, sm.Codec = store, pgstore.Codec{UserKey: "userID"}
+	r, err := store.Import(context.Background(), pgstore.ImportOptions{
+		Codec:    pgstore.Codec{UserKey: "userID"},
+		Lifetime: sm.Lifetime, // as it was, so that CreatedAt is when the user signed in
+		Progress: func(r pgstore.ImportResult) { log.Printf("%d sessions read", r.Read) },
+	})
+	if err != nil {
+		log.Fatalf("after %d sessions: %v", r.Read, err) // the next call goes on
+	}
+	log.Printf("%d imported, %d updated, %d signed out, %d unreadable", r.Imported, r.Updated, r.SignedOut, r.Unreadable)
+}
+
+// Giving sessions to their users, once a UserKey has been added to the Codec of a live app.
+func ExampleStore_Reindex() {
+	var store *pgstore.Store
+
+	n, err := store.Reindex(context.Background(), pgstore.Codec{UserKey: "userID"})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	log.Printf("%d sessions can be listed, limited and revoked", n)
+}

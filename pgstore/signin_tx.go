@@ -17,7 +17,7 @@ import (
 // live session of a user in one place, the transaction below, under that user's lock.
 // Every other write is an UPDATE by id of a row that is alive and whose user stays
 // the same. It never inserts, revives, or changes the user. (Anonymous sessions are
-// inserted freely.)
+// inserted freely. Import and Reindex have a second such place, takeOver.)
 
 // signInTx is that transaction: a session gets a user, changes its user, or continues
 // under a new token. The first round trip locks the user's row in scs_users, the session's

@@ -122,6 +122,14 @@ const (
 	sqlDelist    = `DELETE FROM scs_user_sessions WHERE user_id = $1 AND id = $2`
 	sqlDelistAll = `DELETE FROM scs_user_sessions WHERE user_id = $1 AND id = ANY($2::uuid[])`
 
+	// For Import and Reindex. Not from scs's own table, which has a name of its own.
+	sqlOldPage  = `SELECT token, data, expiry, now() FROM old_table WHERE token > $1 AND expiry > now() ORDER BY token LIMIT $2`
+	sqlTakeOver = `INSERT INTO scs_sessions AS s (id, user_id, data, version, expiry, last_seen_at)
+		VALUES ($1, $2, $3, $4, $5, now())
+		ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, data = excluded.data, version = excluded.version,
+			expiry = greatest(s.expiry, excluded.expiry)
+		WHERE s.version = $6::bigint AND s.end_reason IS NULL`
+
 	sqlFence = `UPDATE scs_users SET fence = greatest(fence, $2::timestamptz) WHERE user_id = $1 RETURNING fence`
 
 	// For Forget.

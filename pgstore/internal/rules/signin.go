@@ -126,7 +126,7 @@ func (f *Facts) Verdict() Verdict {
 		return Verdict{Outcome: Lost, Met: *current}
 	case f.Attempted() != Granted:
 		return Verdict{Outcome: f.Attempted()}
-	case f.Session != nil && (!current.Present || current.User != f.Session.User):
+	case f.Session != nil && (!current.Present || current.User != f.Session.User) && !(f.isOwn() && f.heldBefore()):
 		return Verdict{Outcome: Lost, Met: *current} // it was swept, or has changed its user since the request loaded it
 	case current.User != "" && f.User == "" && !f.Keyed:
 		return Verdict{Outcome: Unkeyed}
@@ -164,7 +164,8 @@ func (f *Facts) passesFence() bool {
 }
 
 // heldBefore reports whether the session had its user before the store indexed it:
-// UserKey was added to a live table. Nobody knows then when it began.
+// UserKey was added to a live table. Nobody knows then when it began. (Reindex may have
+// given it to its user since the request loaded it.)
 func (f *Facts) heldBefore() bool {
 	base := f.Session
 	if p := f.continued(); p != nil {
