@@ -204,7 +204,10 @@ func lock(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) *rowLock {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &rowLock{t: t, pool: pool, pid: int(tx.Conn().PgConn().PID())}
+	l := &rowLock{t: t, pool: pool}
+	if err := tx.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&l.pid); err != nil { // a pooler tells clients other ones
+		t.Fatal(err)
+	}
 	l.exec = func(sql string, args ...any) {
 		if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
 			t.Fatal(err)

@@ -51,9 +51,12 @@ func Pool(t testing.TB, opts ...Option) *pgxpool.Pool {
 }
 
 // PoolIn opens a pool whose search_path is the schema, or the server's default if that
-// is "".
+// is "". If PGSTORE_TEST_PGBOUNCER is set, a pool in a schema goes through a PgBouncer.
 func PoolIn(t testing.TB, schema string, opts ...Option) *pgxpool.Pool {
 	t.Helper()
+	if schema != "" {
+		opts = throughPgBouncer(t, opts)
+	}
 	return PoolOn(t, DSN(t), schema, opts...)
 }
 
@@ -71,6 +74,7 @@ func PoolOn(t testing.TB, dsn, schema string, opts ...Option) *pgxpool.Pool {
 	for _, opt := range opts {
 		opt(config)
 	}
+	watch(t, config)
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(t.Context()), config)
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +99,14 @@ func Distribute(t testing.TB, pool *pgxpool.Pool) {
 		`SELECT create_distributed_table('scs_users', 'user_id', colocate_with => 'scs_user_sessions')`,
 	} {
 		Exec(t, pool, sql)
+	}
+}
+
+// NotOnCitus skips the test where the tests run on Citus, for what Citus lacks or refuses.
+func NotOnCitus(t testing.TB, why string) {
+	t.Helper()
+	if Citus() {
+		t.Skip("not on Citus: " + why)
 	}
 }
 
