@@ -156,17 +156,17 @@ func TestStoreWorksWhateverTheRoleSets(t *testing.T) {
 	migrate(t, pgtest.PoolIn(t, schema))
 	role := strings.ReplaceAll(schema, "t_", "r_")
 	for _, sql := range []string{
-		`CREATE ROLE ` + role + ` LOGIN PASSWORD 'secret'`,
-		`GRANT USAGE ON SCHEMA ` + schema + ` TO ` + role,
-		`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ` + schema + ` TO ` + role,
-		`ALTER ROLE ` + role + ` SET DateStyle = 'German, DMY'`,
-		`ALTER ROLE ` + role + ` SET bytea_output = 'escape'`,
+		`CREATE ROLE "` + role + `" LOGIN PASSWORD 'secret'`,
+		`GRANT USAGE ON SCHEMA "` + schema + `" TO "` + role + `"`,
+		`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "` + schema + `" TO "` + role + `"`,
+		`ALTER ROLE "` + role + `" SET DateStyle = 'German, DMY'`,
+		`ALTER ROLE "` + role + `" SET bytea_output = 'escape'`,
 	} {
 		pgtest.Exec(t, admin, sql)
 	}
 	t.Cleanup(func() {
-		pgtest.Exec(t, admin, `DROP OWNED BY `+role)
-		pgtest.Exec(t, admin, `DROP ROLE `+role)
+		pgtest.Exec(t, admin, `DROP OWNED BY "`+role+`"`)
+		pgtest.Exec(t, admin, `DROP ROLE "`+role+`"`)
 	})
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestStoreWorksWhateverTheRoleSets(t *testing.T) {
 			if got := pgtest.Query[string](t, pool, `SHOW bytea_output`); got != "escape" {
 				t.Fatal(got)
 			}
-			pgtest.Exec(t, admin, `DELETE FROM `+schema+`.scs_sessions`)
+			pgtest.Exec(t, admin, `DELETE FROM "`+schema+`".scs_sessions`)
 			everything(t, pool, pgstore.Config{})
 			settingsChangeNothing(t, pool)
 		})

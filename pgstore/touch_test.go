@@ -175,9 +175,9 @@ func TestClockSkewDoesNotMoveIdleTimeouts(t *testing.T) {
 			// now() as the store writes it finds these first.
 			admin := pgtest.PoolIn(t, "")
 			for _, f := range []string{"now", "clock_timestamp"} {
-				pgtest.Exec(t, admin, `CREATE FUNCTION `+clock+`.`+f+`() RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT pg_catalog.`+f+`() + interval '`+skew+`' $$`)
+				pgtest.Exec(t, admin, `CREATE FUNCTION "`+clock+`".`+f+`() RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT pg_catalog.`+f+`() + interval '`+skew+`' $$`)
 			}
-			pool := pgtest.PoolIn(t, "", pgtest.Param("search_path", clock+", "+tables+", pg_catalog"))
+			pool := pgtest.PoolIn(t, "", pgtest.Param("search_path", `"`+clock+`", "`+tables+`", pg_catalog`))
 			a := newApp(t, pool, pgstore.Config{})
 			b := a.browser(t)
 			check := func(what string) {

@@ -12,16 +12,24 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// awkward reports whether PGSTORE_TEST_AWKWARD is set: schemas then have names that must be
+// quoted, transactions are serializable by default, and the time zone is half an hour off.
+func awkward() bool { return os.Getenv("PGSTORE_TEST_AWKWARD") != "" }
+
 // Schema makes a schema that is dropped with the test.
 func Schema(t testing.TB) string {
 	t.Helper()
 	admin := get(t).admin
-	name := "t_" + strings.ToLower(rand.Text())
-	Exec(t, admin, "CREATE SCHEMA "+name)
+	name := "t_" + rand.Text()
+	if !awkward() {
+		name = strings.ToLower(name)
+	}
+	quoted := pgx.Identifier{name}.Sanitize()
+	Exec(t, admin, "CREATE SCHEMA "+quoted)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
 		defer cancel()
-		if _, err := admin.Exec(ctx, "DROP SCHEMA "+name+" CASCADE"); err != nil {
+		if _, err := admin.Exec(ctx, "DROP SCHEMA "+quoted+" CASCADE"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -70,6 +78,10 @@ func PoolOn(t testing.TB, dsn, schema string, opts ...Option) *pgxpool.Pool {
 	config.MaxConns = 10
 	if schema != "" {
 		config.ConnConfig.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
+	}
+	if awkward() {
+		config.ConnConfig.RuntimeParams["default_transaction_isolation"] = "serializable"
+		config.ConnConfig.RuntimeParams["TimeZone"] = "America/St_Johns"
 	}
 	for _, opt := range opts {
 		opt(config)

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -83,8 +82,12 @@ func broken(sql string) (why []string) {
 	return why
 }
 
-// reader reads what the store sends through a pool.
-type reader struct{ t testing.TB }
+// reader reads what the store sends through a pool. What a test traces, it hands on.
+type reader struct {
+	t testing.TB
+	pgx.QueryTracer
+	batches pgx.BatchTracer
+}
 
 // read has the rules that each statement of the store breaks, by its text.
 var read sync.Map
@@ -100,11 +103,14 @@ func Statements() (list []string) {
 
 // watch has the tests fail that send what is not portable.
 func watch(t testing.TB, config *pgxpool.Config) {
-	tracers := []pgx.QueryTracer{reader{t}}
-	if t := config.ConnConfig.Tracer; t != nil {
-		tracers = append(tracers, t)
+	r := reader{t, nobody{}, nobody{}}
+	if tracer := config.ConnConfig.Tracer; tracer != nil {
+		r.QueryTracer = tracer
+		if batches, ok := tracer.(pgx.BatchTracer); ok {
+			r.batches = batches
+		}
 	}
-	config.ConnConfig.Tracer = multitracer.New(tracers...)
+	config.ConnConfig.Tracer = r
 }
 
 func (r reader) note(sql string) {
@@ -137,24 +143,38 @@ func sentByStore() bool {
 }
 
 // TraceQueryStart implements pgx.QueryTracer.
-func (r reader) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+func (r reader) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	r.note(data.SQL)
-	return ctx
+	return r.QueryTracer.TraceQueryStart(ctx, conn, data)
 }
 
-// TraceQueryEnd implements pgx.QueryTracer.
-func (reader) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
 // TraceBatchStart implements pgx.BatchTracer.
-func (r reader) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+func (r reader) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
 	for _, q := range data.Batch.QueuedQueries {
 		r.note(q.SQL)
 	}
-	return ctx
+	return r.batches.TraceBatchStart(ctx, conn, data)
 }
 
 // TraceBatchQuery implements pgx.BatchTracer.
-func (reader) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (r reader) TraceBatchQuery(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
+	r.batches.TraceBatchQuery(ctx, conn, data)
+}
 
 // TraceBatchEnd implements pgx.BatchTracer.
-func (reader) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+func (r reader) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
+	r.batches.TraceBatchEnd(ctx, conn, data)
+}
+
+// nobody traces nothing.
+type nobody struct{}
+
+func (nobody) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (nobody) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (nobody) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+func (nobody) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (nobody) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}

@@ -39,7 +39,7 @@ func open(t *testing.T, opts ...pgtest.Option) *tables {
 	for sql := range strings.SplitSeq(stopClock, ";") {
 		pgtest.Exec(t, admin, sql)
 	}
-	opts = append(opts, pgtest.Param("search_path", schema+", pg_catalog")) // whose now() comes second
+	opts = append(opts, pgtest.Param("search_path", `"`+schema+`", pg_catalog`)) // whose now() comes second
 	pool := pgtest.PoolIn(t, schema, opts...)
 	d := db.New(pool, "", 5*time.Second, func() {})
 	d.Share(64)

@@ -73,6 +73,7 @@ func TestOneThatFailsIsNobodyElsesError(t *testing.T) {
 // Reads and touches go on elsewhere. A write may have been done: its caller has to look.
 func TestKilledConnectionIsSurvivedOrReported(t *testing.T) {
 	t.Parallel()
+	pgtest.NotThroughPgBouncer(t, "it ends the server connection of a client's, and cannot tell which that is")
 	ofEachKind(t, func(t *testing.T, k kind) {
 		x := openShared(t, 64)
 		list := x.together(k, func(trip pgtest.Trip) {
