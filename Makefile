@@ -10,7 +10,7 @@ FUZZTIME ?= 100000x
 QUICK ?=
 ARGS ?=
 
-.PHONY: help demo build test lint tidy-check deps-check bench fuzz
+.PHONY: help demo build test test-servers lint tidy-check deps-check bench fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ build: ## everything, in every module; programs go to bin/
 test: ## all tests, on one PostgreSQL, with the race detector
 	@mkdir -p bin && go build -o bin/withpg ./integration_test/withpg
 	@bin/withpg -- $(SHELL) $(.SHELLFLAGS) 'for m in $(MODULES); do echo "test $$m"; (cd $$m && go test -race -parallel 4 -timeout 30m ./...); done'
+
+test-servers: ## the store's tests on PostgreSQL 15, 17 and 18, and through PgBouncer 1.18 and 1.24 (needs debootstrap)
+	@.ci/test-servers
 
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint, changing nothing
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
