@@ -98,6 +98,21 @@ func PoolOn(t testing.TB, dsn, schema string, opts ...Option) *pgxpool.Pool {
 // Citus reports whether the tests run on Citus.
 func Citus() bool { return os.Getenv("PGSTORE_TEST_CITUS") != "" }
 
+// OtherNode is PoolIn, and on Citus through one of its workers.
+func OtherNode(t testing.TB, schema string, opts ...Option) *pgxpool.Pool {
+	t.Helper()
+	if Citus() {
+		row := get(t).admin.QueryRow(t.Context(), `SELECT nodename, nodeport FROM pg_dist_node WHERE groupid > 0 ORDER BY 2 LIMIT 1`)
+		var host string
+		var port uint16
+		if err := row.Scan(&host, &port); err != nil {
+			t.Fatal(err)
+		}
+		opts = append(opts, func(c *pgxpool.Config) { c.ConnConfig.Host, c.ConnConfig.Port = host, port })
+	}
+	return PoolIn(t, schema, opts...)
+}
+
 // Distribute spreads the migrated tables over a Citus if PGSTORE_TEST_CITUS is set; else
 // it does nothing.
 func Distribute(t testing.TB, pool *pgxpool.Pool) {

@@ -303,7 +303,7 @@ func TestWhoPanicsStrandsNobody(t *testing.T) {
 				x.held(k.alone)
 				list = append(list, x.more(k, 10, 10+k.alone-1)...)
 				x.waiting(k.alone - 1)
-				together := k.start(x, 19)
+				together := x.launch(k, 19) // gone on before anybody could see it wait
 				pgtest.Eventually(t, "who shared has gone on", func() bool { w, _ := x.shared.Operations(); return w == 0 })
 				x.gate.Open()
 				for _, d := range append(list, together) {
