@@ -13,7 +13,7 @@ FUZZED := pgstore cleanup cmd migrations internal example
 QUICK ?=
 ARGS ?=
 
-.PHONY: help demo build test lint tidy-check verify deps-check licences licences-check bench fuzz
+.PHONY: help demo build test test-servers lint tidy-check verify deps-check licences licences-check bench fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ build: ## everything, in every module; programs go to bin/
 test: ## all tests, on one PostgreSQL, with the race detector
 	@mkdir -p bin && go build -o bin/withpg ./integration_test/withpg
 	@bin/withpg -- $(SHELL) $(.SHELLFLAGS) 'for m in $(MODULES); do echo "test $$m"; (cd $$m && go test -race -parallel 4 -timeout 30m ./...); done'
+
+test-servers: ## the store's tests on PostgreSQL 15, 17 and 18, and through PgBouncer 1.18 and 1.24 (needs debootstrap)
+	@.ci/test-servers
 
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint, changing nothing
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }

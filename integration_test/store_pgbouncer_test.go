@@ -2,21 +2,19 @@ package integration_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"os/exec"
-	"os/user"
-	"path/filepath"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scspg/scspg/cleanup"
@@ -82,12 +80,26 @@ func everything(t *testing.T, pool *pgxpool.Pool, cfg pgstore.Config) {
 	}
 }
 
-func TestStoreWorksBehindPgBouncerInTransactionMode(t *testing.T) {
+// What the README says of each mode, and no more.
+func TestStoreWorksBehindPgBouncerInTheModesThatTheReadmeNames(t *testing.T) {
 	t.Parallel()
 	schema := pgtest.Schema(t)
-	dsn := startPgBouncer(t)
-	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+	dsn, tracks := startPgBouncer(t)
+	said := modesInReadme(t, tracks)
+	if err := migrations.Up(t.Context(), pgtest.PoolIn(t, ""), migrations.Schema(schema)); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe,
+		pgx.QueryExecModeDescribeExec, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 		pool := pgtest.PoolOn(t, dsn, "", pgtest.ExecMode(mode))
+		if !said[mode.String()] {
+			// Its next transaction is on another server connection.
+			_, _, err := newStore(t, pool, pgstore.Config{Schema: schema}).Find("token")
+			if pgErr, ok := errors.AsType[*pgconn.PgError](err); !ok || pgErr.Code != "26000" && pgErr.Code != "08P01" {
+				t.Errorf("%v: error %v, want one of a statement that is not there, or is another", mode, err)
+			}
+			continue
+		}
 		if err := migrations.Up(t.Context(), pool, migrations.Schema(schema)); err != nil {
 			t.Fatalf("%v: %v", mode, err)
 		}
@@ -102,6 +114,23 @@ func TestStoreWorksBehindPgBouncerInTransactionMode(t *testing.T) {
 			t.Errorf("%v: %+v of %d, %v", mode, r, before, err)
 		}
 	}
+}
+
+// modesInReadme is which modes work, by the README's table.
+func modesInReadme(t *testing.T, tracks bool) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	works := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)`.*\\| (works|fails) \\| (works|fails) \\|$").FindAllSubmatch(text, -1) {
+		works[strings.ReplaceAll(string(row[1]), "_", " ")] = string(row[2]) == "works" && !tracks || string(row[3]) == "works" && tracks
+	}
+	if len(works) != 5 {
+		t.Fatalf("the README's table has %d modes", len(works))
+	}
+	return works
 }
 
 // atOnce has requests of many browsers share round trips.
@@ -137,7 +166,8 @@ func atOnce(t *testing.T, schema, dsn string, mode pgx.QueryExecMode) {
 // Many instances start at once, and the pooler has fewer connections than they are.
 func TestMigrateOnceFromManyProcessesBehindPgBouncer(t *testing.T) {
 	t.Parallel()
-	dsn, schema := startPgBouncer(t), pgtest.Schema(t)
+	schema := pgtest.Schema(t)
+	dsn, _ := startPgBouncer(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -155,90 +185,21 @@ func TestMigrateOnceFromManyProcessesBehindPgBouncer(t *testing.T) {
 	}
 }
 
-// startPgBouncer runs one in transaction mode before the test server.
-func startPgBouncer(t *testing.T) (dsn string) {
+// startPgBouncer runs one before the test server.
+func startPgBouncer(t *testing.T) (dsn string, tracks bool) {
 	t.Helper()
-	program, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			skip(t, "pgbouncer is not installed")
+	b := pgtest.PgBouncer{Program: os.Getenv("PGSTORE_TEST_PGBOUNCER"), Servers: 5}
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
+		if path, err := exec.LookPath(name); err == nil && b.Program == "" {
+			b.Program = path
 		}
 	}
-	target, err := pgx.ParseConfig(pgtest.DSN(t))
-	if err != nil {
-		t.Fatal(err)
+	if b.Program == "" {
+		skip(t, "pgbouncer is not installed")
 	}
-	dir, err := os.MkdirTemp("", "pgbouncer-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	port := freePort(t)
-	password := "" // where the server asks for none
-	if target.Password != "" {
-		password = " password=" + target.Password
-	}
-	config := fmt.Sprintf("[databases]\ntest = host=%s port=%d dbname=%s user=%s%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
-		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\nunix_socket_dir =\n",
-		target.Host, target.Port, target.Database, target.User, password, port)
-	file := filepath.Join(dir, "pgbouncer.ini")
-	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, file)
-	cmd.SysProcAttr = notRoot(t)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	dsn = fmt.Sprintf("postgres://%s@127.0.0.1:%d/test?sslmode=disable", url.PathEscape(target.User), port)
-	pgtest.Eventually(t, "pgbouncer answers", func() bool {
-		select {
-		case <-ended:
-			t.Fatalf("pgbouncer ended: %s", out.String())
-		default:
-		}
-		config, err := pgx.ParseConfig(dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config.DefaultQueryExecMode = pgx.QueryExecModeExec
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		conn, err := pgx.ConnectConfig(ctx, config)
-		if err != nil {
-			return false
-		}
-		defer conn.Close(ctx)
-		return conn.Ping(ctx) == nil
-	})
-	return dsn
-}
-
-// notRoot is how a program runs that refuses root.
-func notRoot(t *testing.T) *syscall.SysProcAttr {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	nobody, err := user.Lookup("nobody")
+	server, err := pgx.ParseConfig(pgtest.DSN(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	uid, errUID := strconv.ParseUint(nobody.Uid, 10, 32)
-	gid, errGID := strconv.ParseUint(nobody.Gid, 10, 32)
-	if errUID != nil || errGID != nil {
-		t.Fatal(errUID, errGID)
-	}
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	return fmt.Sprintf("host=%s port=%d user=test dbname=test", b.Start(t, server), pgtest.PgBouncerPort), b.Tracks(t)
 }

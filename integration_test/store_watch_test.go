@@ -14,7 +14,8 @@ import (
 
 func TestWatchNeedsAConnectionPastPgBouncer(t *testing.T) {
 	t.Parallel()
-	schema, dsn := pgtest.Schema(t), startPgBouncer(t)
+	schema := pgtest.Schema(t)
+	dsn, _ := startPgBouncer(t)
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 		pool := pgtest.PoolOn(t, dsn, "", pgtest.ExecMode(mode))
 		if err := migrations.Up(t.Context(), pool, migrations.Schema(schema)); err != nil {

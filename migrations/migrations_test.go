@@ -167,7 +167,7 @@ func TestMigrateIsNotFooledByOtherSchemas(t *testing.T) {
 	t.Parallel()
 	has, lacks := pgtest.Schema(t), pgtest.Schema(t)
 	migrate(t, pgtest.PoolIn(t, has))
-	pool := pgtest.PoolIn(t, "", pgtest.Param("search_path", lacks+", "+has))
+	pool := pgtest.PoolIn(t, "", pgtest.Param("search_path", `"`+lacks+`", "`+has+`"`))
 	migrate(t, pool)
 	if a, b := pgtest.Shape(t, pool, has), pgtest.Shape(t, pool, lacks); strings.ReplaceAll(a, has, "") != strings.ReplaceAll(b, lacks, "") {
 		t.Errorf("%s\ndiffers from\n%s", b, a)
@@ -207,11 +207,11 @@ func TestMigrateSaysWhatIsMissing(t *testing.T) {
 	schema := pgtest.Schema(t)
 	admin := pgtest.PoolIn(t, schema)
 	role := strings.ReplaceAll(schema, "t_", "r_")
-	pgtest.Exec(t, admin, `CREATE ROLE `+role+` LOGIN PASSWORD 'verysecret'`)
-	pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA `+schema+` TO `+role)
+	pgtest.Exec(t, admin, `CREATE ROLE "`+role+`" LOGIN PASSWORD 'verysecret'`)
+	pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA "`+schema+`" TO "`+role+`"`)
 	t.Cleanup(func() {
-		pgtest.Exec(t, admin, `DROP OWNED BY `+role)
-		pgtest.Exec(t, admin, `DROP ROLE `+role)
+		pgtest.Exec(t, admin, `DROP OWNED BY "`+role+`"`)
+		pgtest.Exec(t, admin, `DROP ROLE "`+role+`"`)
 	})
 	asRole := func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = role, "verysecret" }
 	wrong := map[string]*pgxpool.Pool{

@@ -47,7 +47,7 @@ func TestRenewalsThatOverlapEndInOneSession(t *testing.T) {
 		"both wait for the user": func(_ *testing.T, app *app, browser *browser) (string, string) {
 			b, a := browser.start(put("b"), renew, wait), browser.start(put("c"), wait)
 			a.finish() // to a session that is being renewed: it is dropped
-			l := lock(b.t, app.pool, `SELECT FROM scs_users FOR UPDATE`)
+			l := lock(b.t, app.pool, `SELECT FROM scs_users WHERE user_id = 'alice' FOR UPDATE`)
 			b.proceed <- struct{}{}
 			l.waitFor(1)
 			l.end()

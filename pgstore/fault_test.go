@@ -110,11 +110,11 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	admin, schema := pgtest.PoolIn(t, ""), pgtest.Schema(t)
 	migrate(t, pgtest.PoolIn(t, schema))
 	role := strings.ReplaceAll(schema, "t_", "r_")
-	pgtest.Exec(t, admin, `CREATE ROLE `+role+` LOGIN PASSWORD 'verysecret'`)
-	pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA `+schema+` TO `+role)
+	pgtest.Exec(t, admin, `CREATE ROLE "`+role+`" LOGIN PASSWORD 'verysecret'`)
+	pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA "`+schema+`" TO "`+role+`"`)
 	t.Cleanup(func() {
-		pgtest.Exec(t, admin, `DROP OWNED BY `+role)
-		pgtest.Exec(t, admin, `DROP ROLE `+role)
+		pgtest.Exec(t, admin, `DROP OWNED BY "`+role+`"`)
+		pgtest.Exec(t, admin, `DROP ROLE "`+role+`"`)
 	})
 	for want, pool := range map[string]*pgxpool.Pool{
 		"run migrations.Up": pgtest.PoolIn(t, pgtest.Schema(t)),

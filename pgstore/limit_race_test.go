@@ -30,7 +30,7 @@ func raceSignIns(t *testing.T, newApp newAppFunc, policy pgstore.LimitPolicy, li
 	cfg := pgstore.Config{UserLimit: limit, LimitPolicy: policy, Timeout: time.Minute}
 	pool := pgtest.PoolIn(t, schema, pgtest.MaxConns(6))
 	migrate(t, pool)
-	apps := []*app{newApp(t, pool, cfg), newApp(t, pgtest.PoolIn(t, schema, pgtest.MaxConns(6)), cfg)}
+	apps := []*app{newApp(t, pool, cfg), newApp(t, pgtest.OtherNode(t, schema, pgtest.MaxConns(6)), cfg)}
 
 	watching, stop := context.WithCancel(t.Context())
 	var watched sync.WaitGroup
@@ -131,6 +131,7 @@ func TestLimitAndIndexSurviveEverythingAtOnce(t *testing.T) {
 // Sign-ins that wait for their user's turn must not hold connections.
 func TestSignInsBehindALockDoNotStarveOthers(t *testing.T) {
 	t.Parallel()
+	pgtest.NotOnCitus(t, "who waits for a lock waits on a worker, under another name")
 	schema := pgtest.Schema(t)
 	admin := pgtest.PoolIn(t, schema)
 	migrate(t, admin)
@@ -174,6 +175,7 @@ func TestSignInsBehindALockDoNotStarveOthers(t *testing.T) {
 // then finds it alive all the same. What was decided meanwhile must hold.
 func TestWriteThatWaitsAcrossATimeoutBringsNothingBack(t *testing.T) {
 	t.Parallel()
+	pgtest.NotOnCitus(t, "who waits for a lock waits on a worker, under another name")
 	for name, decide := range map[string]func(*testing.T, *app) (want int){
 		"sign-in": func(t *testing.T, a *app) int {
 			a.browser(t).must("/login", "user", "alice")
@@ -234,6 +236,7 @@ func TestWriteThatWaitsAcrossATimeoutBringsNothingBack(t *testing.T) {
 // alive when the sign-in's transaction began.
 func TestSignInThatWaitsAcrossATimeoutFindsRoom(t *testing.T) {
 	t.Parallel()
+	pgtest.NotOnCitus(t, "who waits for a lock waits on a worker, under another name")
 	for name, policy := range map[string]pgstore.LimitPolicy{
 		"evict oldest": pgstore.EvictOldest, "evict least recent": pgstore.EvictLeastRecent, "reject": pgstore.Reject,
 	} {

@@ -46,6 +46,7 @@ func checkManyIndex(t *testing.T, pool *pgxpool.Pool) {
 // than Config.Timeout.
 func slowDown(t *testing.T, pool *pgxpool.Pool, by string) {
 	t.Helper()
+	pgtest.NotOnCitus(t, "it refuses triggers on distributed tables")
 	pgtest.Exec(t, pool, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(`+by+`); RETURN NULL; END $$`)
 	pgtest.Exec(t, pool, `CREATE TRIGGER slow AFTER UPDATE ON scs_sessions FOR EACH STATEMENT EXECUTE FUNCTION slow()`)
 }
@@ -135,7 +136,8 @@ func TestRevocationsOfManyGoOnAfterAFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
-			if _, err := tx.Exec(t.Context(), `SELECT FROM scs_sessions WHERE id IN (SELECT id FROM scs_sessions ORDER BY id OFFSET 3500 LIMIT 1) FOR UPDATE`); err != nil {
+			id := pgtest.Query[string](t, admin, `SELECT id::text FROM scs_sessions ORDER BY id OFFSET 3500 LIMIT 1`)
+			if _, err := tx.Exec(t.Context(), `SELECT FROM scs_sessions WHERE id = $1 FOR UPDATE`, id); err != nil {
 				t.Fatal(err)
 			}
 			first, err := tt.revoke(t.Context(), a.store, b.token())
@@ -245,6 +247,7 @@ func TestRevokeAllOfManyFindsWhatIsRenewedBetweenPages(t *testing.T) {
 
 func TestLimitedSignInOfManyGetsThrough(t *testing.T) {
 	t.Parallel()
+	pgtest.NotOnCitus(t, "its own SQL joins what is distributed apart")
 	const limit = 3
 	newest := `SELECT count(*) FROM scs_sessions s JOIN scs_user_sessions u USING (user_id, id)
 		WHERE end_reason IS NULL AND id IN (SELECT id FROM (SELECT md5(n::text)::uuid AS id FROM unnest($1::int[]) n) x)`

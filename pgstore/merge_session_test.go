@@ -107,7 +107,7 @@ func TestMergeSessionOfWhatEndsWithinIsDropped(t *testing.T) {
 				lost, browser := a.signedIn(t, "alice"), a.browser(t)
 				lost.do(put("cart"))
 				browser.do(put("state"))
-				l := lock(t, a.pool, `SELECT FROM scs_sessions WHERE user_id = 'alice' FOR UPDATE`)
+				l := lock(t, a.pool, `SELECT FROM scs_sessions WHERE id = $1 FOR UPDATE`, pgstore.IDOf(lost.token()))
 				s := browser.begin(append([]action{mergeIn(lost.token())}, steps...)...)
 				l.waitFor(1)
 				l.exec(`UPDATE scs_sessions SET end_reason = $1, data = '' WHERE user_id = 'alice'`, reason)

@@ -33,9 +33,8 @@ type storedRow struct {
 func (m *model) checkRows(ctx context.Context) error {
 	got := map[string]storedRow{}
 	orphans := 0
-	rows, err := m.pools[1].Query(ctx, `SELECT coalesce(s.id, u.id)::text, coalesce(data, ''), coalesce(s.user_id, ''),
-		coalesce(end_reason, ''), u.id IS NOT NULL, s.id IS NULL
-		FROM scs_sessions s FULL JOIN scs_user_sessions u ON u.id = s.id AND u.user_id = s.user_id`)
+	rows, err := m.pools[1].Query(ctx, `SELECT id::text, data, coalesce(user_id, ''), coalesce(end_reason, ''), false FROM scs_sessions
+		UNION ALL SELECT id::text, '', user_id, '', true FROM scs_user_sessions ORDER BY 5`) // sessions first
 	if err != nil {
 		return err
 	}
@@ -43,15 +42,17 @@ func (m *model) checkRows(ctx context.Context) error {
 	for rows.Next() {
 		var id string
 		var row storedRow
-		var orphan bool
-		if err := rows.Scan(&id, &row.data, &row.user, &row.reason, &row.index, &orphan); err != nil {
+		if err := rows.Scan(&id, &row.data, &row.user, &row.reason, &row.index); err != nil {
 			return err
 		}
-		if orphan { // the sweep finds index rows by the session they belong to
-			orphans++
-		} else {
-			got[id] = row
+		if s, ok := got[id]; row.index && (!ok || s.user != row.user) {
+			orphans++ // the sweep finds index rows by the session they belong to
+			continue
+		} else if row.index {
+			s.index = true
+			row = s
 		}
+		got[id] = row
 	}
 	if err := rows.Err(); err != nil {
 		return err

@@ -475,7 +475,7 @@ func (m *model) expire(ctx context.Context, session int) error {
 		return nil
 	}
 	m.sessions[session].expired = true
-	_, err := m.pools[1].Exec(ctx, `UPDATE scs_sessions SET expiry = expiry - interval '1 day' WHERE id = $1`,
+	_, err := m.pools[1].Exec(ctx, `UPDATE scs_sessions SET expiry = (expiry AT TIME ZONE 'UTC' - interval '1 day') AT TIME ZONE 'UTC' WHERE id = $1`,
 		pgstore.IDOf(m.sessions[session].token))
 	return err
 }

@@ -112,6 +112,7 @@ const (
 // the plan for its arguments and with the one for any.
 func TestPlansUseIndexesAtAMillionSessions(t *testing.T) {
 	t.Parallel()
+	pgtest.NotOnCitus(t, "its plans are of tasks on shards")
 	rec := &recorder{}
 	schema := pgtest.Schema(t)
 	setup := pgtest.PoolIn(t, schema, pgtest.MaxConns(2))

@@ -193,7 +193,7 @@ type rowLock struct {
 	t    testing.TB
 	pool *pgxpool.Pool
 	exec func(sql string, args ...any)
-	pid  int
+	pid  int64
 	end  func()
 }
 
@@ -204,7 +204,14 @@ func lock(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) *rowLock {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &rowLock{t: t, pool: pool, pid: int(tx.Conn().PgConn().PID())}
+	l := &rowLock{t: t, pool: pool}
+	pid := `SELECT pg_backend_pid()` // a pooler tells clients other ones
+	if pgtest.Citus() {
+		pid = `SELECT citus_backend_gpid()` // whose locks are on the workers
+	}
+	if err := tx.QueryRow(t.Context(), pid).Scan(&l.pid); err != nil {
+		t.Fatal(err)
+	}
 	l.exec = func(sql string, args ...any) {
 		if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
 			t.Fatal(err)
@@ -222,10 +229,12 @@ func lock(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) *rowLock {
 // waitFor returns once so many others wait for it, or for each other.
 func (l *rowLock) waitFor(n int) {
 	l.t.Helper()
+	waits := `SELECT a.pid FROM pg_stat_activity a JOIN w ON w.pid = ANY(pg_blocking_pids(a.pid))`
+	if pgtest.Citus() {
+		waits = `SELECT waiting_gpid FROM citus_lock_waits JOIN w ON blocking_gpid = w.pid`
+	}
 	pgtest.Eventually(l.t, fmt.Sprintf("%d wait for the lock", n), func() bool {
-		return pgtest.Query[int](l.t, l.pool, `WITH RECURSIVE w AS (SELECT $1::int AS pid UNION
-			SELECT a.pid FROM pg_stat_activity a JOIN w ON w.pid = ANY(pg_blocking_pids(a.pid)))
-			SELECT count(*) - 1 FROM w`, l.pid) >= n
+		return pgtest.Query[int](l.t, l.pool, `WITH RECURSIVE w AS (SELECT $1::bigint AS pid UNION `+waits+`) SELECT count(*) - 1 FROM w`, l.pid) >= n
 	})
 }
 

@@ -3,6 +3,7 @@ package pgstore_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,9 +18,15 @@ import (
 // session is missing from the index.
 func checkIndex(t testing.TB, pool *pgxpool.Pool, store *pgstore.Store, users ...string) {
 	t.Helper()
-	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_sessions s WHERE user_id IS NOT NULL AND end_reason IS NULL AND expiry > now()
-		AND NOT EXISTS (SELECT FROM scs_user_sessions u WHERE u.user_id = s.user_id AND u.id = s.id)`); n != 0 {
-		t.Errorf("%d live sessions are missing from the index", n)
+	list := func(from string) []string {
+		return pgtest.Query[[]string](t, pool, `SELECT coalesce(array_agg(id || ' ' || user_id), '{}') FROM `+from)
+	}
+	alive := list(`scs_sessions WHERE user_id IS NOT NULL AND end_reason IS NULL AND expiry > now()`)
+	index := list(`scs_user_sessions`)
+	for _, session := range alive {
+		if !slices.Contains(index, session) {
+			t.Errorf("the live session %s is missing from the index", session)
+		}
 	}
 	for _, user := range users {
 		want := live(t, pool, user)
@@ -105,6 +112,7 @@ func TestRenewalKeepsTheAgeBesideAnotherSignIn(t *testing.T) {
 
 func TestListingBesideReplacementsShowsExactlyOne(t *testing.T) {
 	t.Parallel()
+	pgtest.NotOnCitus(t, "shards have snapshots of their own, so a listing may miss a session that is being replaced")
 	a := newApp(t, migrated(t), pgstore.Config{UserLimit: 1})
 	a.browser(t).must("/login", "user", "alice")
 	done := make(chan struct{})

@@ -12,16 +12,24 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// awkward reports whether PGSTORE_TEST_AWKWARD is set: schemas then have names that must be
+// quoted, transactions are serializable by default, and the time zone is half an hour off.
+func awkward() bool { return os.Getenv("PGSTORE_TEST_AWKWARD") != "" }
+
 // Schema makes a schema that is dropped with the test.
 func Schema(t testing.TB) string {
 	t.Helper()
 	admin := get(t).admin
-	name := "t_" + strings.ToLower(rand.Text())
-	Exec(t, admin, "CREATE SCHEMA "+name)
+	name := "t_" + rand.Text()
+	if !awkward() {
+		name = strings.ToLower(name)
+	}
+	quoted := pgx.Identifier{name}.Sanitize()
+	Exec(t, admin, "CREATE SCHEMA "+quoted)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
 		defer cancel()
-		if _, err := admin.Exec(ctx, "DROP SCHEMA "+name+" CASCADE"); err != nil {
+		if _, err := admin.Exec(ctx, "DROP SCHEMA "+quoted+" CASCADE"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -51,9 +59,12 @@ func Pool(t testing.TB, opts ...Option) *pgxpool.Pool {
 }
 
 // PoolIn opens a pool whose search_path is the schema, or the server's default if that
-// is "".
+// is "". If PGSTORE_TEST_PGBOUNCER is set, a pool in a schema goes through a PgBouncer.
 func PoolIn(t testing.TB, schema string, opts ...Option) *pgxpool.Pool {
 	t.Helper()
+	if schema != "" {
+		opts = throughPgBouncer(t, opts)
+	}
 	return PoolOn(t, DSN(t), schema, opts...)
 }
 
@@ -68,9 +79,14 @@ func PoolOn(t testing.TB, dsn, schema string, opts ...Option) *pgxpool.Pool {
 	if schema != "" {
 		config.ConnConfig.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
 	}
+	if awkward() {
+		config.ConnConfig.RuntimeParams["default_transaction_isolation"] = "serializable"
+		config.ConnConfig.RuntimeParams["TimeZone"] = "America/St_Johns"
+	}
 	for _, opt := range opts {
 		opt(config)
 	}
+	watch(t, config)
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(t.Context()), config)
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +97,21 @@ func PoolOn(t testing.TB, dsn, schema string, opts ...Option) *pgxpool.Pool {
 
 // Citus reports whether the tests run on Citus.
 func Citus() bool { return os.Getenv("PGSTORE_TEST_CITUS") != "" }
+
+// OtherNode is PoolIn, and on Citus through one of its workers.
+func OtherNode(t testing.TB, schema string, opts ...Option) *pgxpool.Pool {
+	t.Helper()
+	if Citus() {
+		row := get(t).admin.QueryRow(t.Context(), `SELECT nodename, nodeport FROM pg_dist_node WHERE groupid > 0 ORDER BY 2 LIMIT 1`)
+		var host string
+		var port uint16
+		if err := row.Scan(&host, &port); err != nil {
+			t.Fatal(err)
+		}
+		opts = append(opts, func(c *pgxpool.Config) { c.ConnConfig.Host, c.ConnConfig.Port = host, port })
+	}
+	return PoolIn(t, schema, opts...)
+}
 
 // Distribute spreads the migrated tables over a Citus if PGSTORE_TEST_CITUS is set; else
 // it does nothing.
@@ -95,6 +126,14 @@ func Distribute(t testing.TB, pool *pgxpool.Pool) {
 		`SELECT create_distributed_table('scs_users', 'user_id', colocate_with => 'scs_user_sessions')`,
 	} {
 		Exec(t, pool, sql)
+	}
+}
+
+// NotOnCitus skips the test where the tests run on Citus, for what Citus lacks or refuses.
+func NotOnCitus(t testing.TB, why string) {
+	t.Helper()
+	if Citus() {
+		t.Skip("not on Citus: " + why)
 	}
 }
 

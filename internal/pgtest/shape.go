@@ -18,10 +18,10 @@ func Shape(t testing.TB, pool *pgxpool.Pool, schema string) string {
 			FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_collation co ON co.oid = a.attcollation
 			LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
 			WHERE c.relnamespace = $1::text::regnamespace AND c.relkind = 'r' AND a.attnum > 0
-		UNION ALL SELECT replace(pg_get_indexdef(i.indexrelid), $2, '')
+		UNION ALL SELECT replace(pg_get_indexdef(i.indexrelid), quote_ident($2) || '.', '')
 			FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid WHERE c.relnamespace = $1::text::regnamespace
 		UNION ALL SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = $1::text::regnamespace
-	) lines`, pgx.Identifier{schema}.Sanitize(), schema+".")
+	) lines`, pgx.Identifier{schema}.Sanitize(), schema)
 	if text == nil {
 		return ""
 	}

@@ -101,6 +101,12 @@ func (s *Server) Log() (string, error) {
 
 func (s *Server) log() string { return filepath.Join(s.dir, "log") }
 
+// Unprivileged makes cmd run in dir as a server of ours does, and gives it dir and files.
+func Unprivileged(cmd *exec.Cmd, dir string, files ...string) error {
+	unprivileged(cmd, dir)
+	return giveAway(append(files, dir)...)
+}
+
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
 func (s *Server) init(ctx context.Context) error {

@@ -40,7 +40,7 @@ func open(t *testing.T, opts ...pgtest.Option) *tables {
 	for sql := range strings.SplitSeq(stopClock, ";") {
 		pgtest.Exec(t, admin, sql)
 	}
-	opts = append(opts, pgtest.Param("search_path", schema+", pg_catalog")) // whose now() comes second
+	opts = append(opts, pgtest.Param("search_path", `"`+schema+`", pg_catalog`)) // whose now() comes second
 	pool := pgtest.PoolIn(t, schema, opts...)
 	return &tables{DB: db.New(pool, "", 5*time.Second, 64, func() {}), t: t, pool: pool}
 }

@@ -149,6 +149,7 @@ func TestDoReportsTheFaultIfTheTimeIsUp(t *testing.T) {
 // A restart breaks every connection of a pool, and there are more than attempts.
 func TestDoDiscardsBrokenConnections(t *testing.T) {
 	t.Parallel()
+	pgtest.NotThroughPgBouncer(t, "it ends server connections, and clients keep theirs")
 	x := open(t, pgtest.MaxConns(8))
 	admin, retries := pgtest.PoolIn(t, ""), 0
 	d := db.New(x.pool, "", time.Minute, 1, func() { retries++ })

@@ -73,6 +73,7 @@ func TestOneThatFailsIsNobodyElsesError(t *testing.T) {
 // Reads and touches go on elsewhere. A write may have been done: its caller has to look.
 func TestKilledConnectionIsSurvivedOrReported(t *testing.T) {
 	t.Parallel()
+	pgtest.NotThroughPgBouncer(t, "it ends the server connection of a client's, and cannot tell which that is")
 	ofEachKind(t, func(t *testing.T, k kind) {
 		x := openShared(t, 64)
 		list := x.together(k, func(trip pgtest.Trip) {
@@ -302,7 +303,7 @@ func TestWhoPanicsStrandsNobody(t *testing.T) {
 				x.held(k.alone)
 				list = append(list, x.more(k, 10, 10+k.alone-1)...)
 				x.waiting(k.alone - 1)
-				together := k.start(x, 19)
+				together := x.launch(k, 19) // gone on before anybody could see it wait
 				pgtest.Eventually(t, "who shared has gone on", func() bool { w, _ := x.shared.Operations(); return w == 0 })
 				x.gate.Open()
 				for _, d := range append(list, together) {

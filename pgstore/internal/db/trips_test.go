@@ -35,7 +35,7 @@ func openShared(t *testing.T, most int, opts ...pgtest.Option) *sharing {
 	x := &sharing{tables: open(t)}
 	x.schema = pgtest.Query[string](t, x.pool, `SELECT current_schema()`)
 	x.conns = pgtest.PoolIn(t, x.schema, append(opts, x.gate.Option(),
-		pgtest.Param("application_name", x.schema), pgtest.Param("search_path", x.schema+", pg_catalog"))...)
+		pgtest.Param("application_name", x.schema), pgtest.Param("search_path", `"`+x.schema+`", pg_catalog`))...)
 	x.shared = db.New(x.conns, "", time.Minute, most, func() {})
 	x.shared.SetPatience(time.Hour)
 	for n := range 40 {
