@@ -3,16 +3,9 @@ package integration_test
 import (
 	"context"
 	"fmt"
-	"net/url"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scspg/scspg/cleanup"
+	"github.com/scspg/scspg/integration_test/internal/pgbouncer"
 	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/migrations"
 	"github.com/scspg/scspg/pgstore"
@@ -155,87 +149,9 @@ func TestMigrateOnceFromManyProcessesBehindPgBouncer(t *testing.T) {
 // startPgBouncer runs one in transaction mode before the test server.
 func startPgBouncer(t *testing.T) (dsn string) {
 	t.Helper()
-	program, err := exec.LookPath("pgbouncer")
+	pooler, err := pgbouncer.Start(t, pgtest.DSN(t))
 	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			skip(t, "pgbouncer is not installed")
-		}
+		skip(t, err)
 	}
-	target, err := pgx.ParseConfig(pgtest.DSN(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "pgbouncer-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	port := freePort(t)
-	password := "" // where the server asks for none
-	if target.Password != "" {
-		password = " password=" + target.Password
-	}
-	config := fmt.Sprintf("[databases]\ntest = host=%s port=%d dbname=%s user=%s%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
-		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\nunix_socket_dir =\n",
-		target.Host, target.Port, target.Database, target.User, password, port)
-	file := filepath.Join(dir, "pgbouncer.ini")
-	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, file)
-	cmd.SysProcAttr = notRoot(t)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	dsn = fmt.Sprintf("postgres://%s@127.0.0.1:%d/test?sslmode=disable", url.PathEscape(target.User), port)
-	pgtest.Eventually(t, "pgbouncer answers", func() bool {
-		select {
-		case <-ended:
-			t.Fatalf("pgbouncer ended: %s", out.String())
-		default:
-		}
-		config, err := pgx.ParseConfig(dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config.DefaultQueryExecMode = pgx.QueryExecModeExec
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		conn, err := pgx.ConnectConfig(ctx, config)
-		if err != nil {
-			return false
-		}
-		defer conn.Close(ctx)
-		return conn.Ping(ctx) == nil
-	})
-	return dsn
-}
-
-// notRoot is how a program runs that refuses root.
-func notRoot(t *testing.T) *syscall.SysProcAttr {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		t.Fatal(err)
-	}
-	uid, errUID := strconv.ParseUint(nobody.Uid, 10, 32)
-	gid, errGID := strconv.ParseUint(nobody.Gid, 10, 32)
-	if errUID != nil || errGID != nil {
-		t.Fatal(errUID, errGID)
-	}
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	return pooler.DSN
 }
