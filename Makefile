@@ -9,8 +9,9 @@ GOLANGCI := $(CURDIR)/.bin/golangci-lint-$(GOLANGCI_VERSION)
 FUZZTIME ?= 100000x
 QUICK ?=
 ARGS ?=
+FAULT ?=
 
-.PHONY: help demo build test lint tidy-check deps-check bench fuzz
+.PHONY: help demo build test lint tidy-check deps-check bench fuzz faults
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +58,10 @@ deps-check: ## the root module stays lean, and nothing comes along behind the wa
 
 bench: ## ours beside pgxstore, postgresstore, Redis and memory, as Markdown tables and plots (QUICK=1: a minute)
 	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench $(if $(QUICK),-quick -plots bin,-plots docs) $(ARGS)
+
+faults: ## what breaks under the store, and what its users see then; Linux, best as root (FAULT=name: that one alone)
+	@mkdir -p bin && (cd integration_test && go test -c -o ../bin/faults ./faults) && cd integration_test/faults && \
+		exec ../../bin/faults -faults -test.timeout 20m -test.run 'TestFaults$(if $(FAULT),/^$(FAULT)$$)' $(ARGS)
 
 # So many inputs, not seconds: where the time is up while an input runs, go test takes that for a failure.
 fuzz: ## every fuzz target for FUZZTIME inputs

@@ -53,7 +53,7 @@ func Start(t testing.TB, dsn string) (*Pooler, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	pgtest.Guard(t, "rm -r "+dir)
 	port, err := pglocal.FreePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +93,7 @@ func (p *Pooler) Restart() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
+	pgtest.GuardProcess(p.t, p.cmd, p.config)
 	p.ended = make(chan struct{})
 	go await(p.cmd, p.ended)
 	config, err := pgx.ParseConfig(p.DSN)
