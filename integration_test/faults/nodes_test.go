@@ -34,6 +34,7 @@ func hostGone(t *testing.T, j *judgement) {
 	// The server keeps its other connections, too, until TCP gives up.
 	b.atEnd = func() {
 		s.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gone'`)
+		w.mend(t)
 	}
 	b.finish(t)
 }
