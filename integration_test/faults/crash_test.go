@@ -42,8 +42,8 @@ func terminated(t *testing.T, j *judgement) {
 		n += len(ended)
 	}
 	b.healed()
-	if n < 100 {
-		t.Errorf("%d backends were terminated", n)
+	if n == 0 {
+		t.Error("no backend was terminated")
 	}
 	b.finish(t)
 }
