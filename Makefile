@@ -12,8 +12,9 @@ FUZZTIME ?= 100000x
 FUZZED := pgstore cleanup cmd migrations internal example
 QUICK ?=
 ARGS ?=
+FAULT ?=
 
-.PHONY: help demo build test test-servers lint tidy-check verify deps-check licences licences-check bench fuzz
+.PHONY: help demo build test test-servers faults lint tidy-check verify deps-check licences licences-check bench fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +78,10 @@ $(LICENCES):
 
 bench: ## ours beside pgxstore, postgresstore, Redis and memory, as Markdown tables and plots (QUICK=1: a minute)
 	@mkdir -p bin && go build -o bin/bench ./integration_test/bench && exec bin/bench $(if $(QUICK),-quick -plots bin,-plots docs) $(ARGS)
+
+faults: ## what breaks under the store, and what its users see then; Linux, best as root (FAULT=name: that one alone)
+	@mkdir -p bin && (cd integration_test && go test -c -o ../bin/faults ./faults) && cd integration_test/faults && \
+		exec ../../bin/faults -faults -test.timeout 20m -test.run 'TestFaults$(if $(FAULT),/^$(FAULT)$$)' $(ARGS)
 
 # So many inputs, not seconds: where the time is up while an input runs, go test takes that for a failure.
 # Those that need a server, which all share, get a tenth.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scspg/scspg/internal/pgtest"
@@ -102,6 +103,24 @@ func TestTimeoutNamesTheOperation(t *testing.T) {
 	_, _, err = store.Find("token")
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "find session") || !strings.Contains(err.Error(), "200ms") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A primary that is demoted may keep its connections, on which it refuses to write.
+func TestConnectionsToADemotedPrimaryAreGivenUp(t *testing.T) {
+	t.Parallel()
+	for _, choosy := range []bool{true, false} {
+		pool := migrated(t, pgtest.MaxConns(1), func(c *pgxpool.Config) {
+			if choosy {
+				c.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+			}
+		})
+		store := newStore(t, pool, pgstore.Config{})
+		pgtest.Exec(t, pool, `SET default_transaction_read_only = on`)
+		err := store.Commit("token", []byte("x"), time.Now().Add(time.Hour))
+		if choosy && err != nil || !choosy && err == nil { // what asks for any server keeps what it has got
+			t.Errorf("with target_session_attrs %t: %v", choosy, err)
+		}
 	}
 }
 

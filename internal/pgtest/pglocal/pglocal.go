@@ -60,27 +60,43 @@ type Server struct {
 // Start makes a cluster and starts a server on it, with settings of postgresql.conf such
 // as "fsync=off". If ctx ends before the server is ready, Start gives up and leaves
 // nothing behind; once it has returned, ctx no longer matters to the server.
-func Start(ctx context.Context, settings ...string) (_ *Server, err error) {
+func Start(ctx context.Context, settings ...string) (*Server, error) {
 	bin, err := findBinaries(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", Prefix)
-	if err != nil {
+	s := &Server{Bin: bin, password: rand.Text(), settings: settings}
+	return s.launch(ctx, s.init)
+}
+
+// Standby is Start for a server that follows s: read-only, until it is promoted.
+func (s *Server) Standby(ctx context.Context) (*Server, error) {
+	standby := &Server{Bin: s.Bin, password: s.password, settings: s.settings}
+	return standby.launch(ctx, func(ctx context.Context) error {
+		if err := giveAway(standby.dir); err != nil {
+			return err
+		}
+		return standby.run(ctx, "pg_basebackup", "--dbname", s.DSN, "--pgdata", standby.data(), "--write-recovery-conf",
+			"--checkpoint", "fast", "--no-sync")
+	})
+}
+
+// launch has fill make the data folder, and starts the server on it.
+func (s *Server) launch(ctx context.Context, fill func(context.Context) error) (_ *Server, err error) {
+	if s.dir, err = os.MkdirTemp("", Prefix); err != nil {
 		return nil, err
 	}
-	s := &Server{Bin: bin, dir: dir, password: rand.Text(), settings: settings}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop())
 		}
 	}()
-	if s.watchdog, err = Watch(dir); err != nil {
+	if s.watchdog, err = Watch(s.dir); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, StartTimeout)
 	defer cancel()
-	if err := s.init(ctx); err != nil {
+	if err := fill(ctx); err != nil {
 		return nil, err
 	}
 	if s.port, err = FreePort(ctx); err != nil {
@@ -117,11 +133,16 @@ func (s *Server) init(ctx context.Context) error {
 	if err := giveAway(s.dir, pwfile); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(s.Bin, "initdb"), "--pgdata", s.data(), "--username", "postgres",
+	return s.run(ctx, "initdb", "--pgdata", s.data(), "--username", "postgres",
 		"--auth", "scram-sha-256", "--pwfile", pwfile, "--encoding", "UTF8", "--locale", "C", "--no-sync")
+}
+
+// run runs one of the server's programs to its end.
+func (s *Server) run(ctx context.Context, program string, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.Bin, program), args...)
 	unprivileged(cmd, s.dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w: %s", err, lastLines(string(out)))
+		return fmt.Errorf("%s: %w: %s", program, err, lastLines(string(out)))
 	}
 	return nil
 }

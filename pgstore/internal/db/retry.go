@@ -58,8 +58,13 @@ func (d *DB) Retry(ctx context.Context, f func(context.Context) error) error {
 		if err == nil || attempt == maxAttempts || !mayRepeat(err) || !sleep(ctx, backoff) {
 			return err
 		}
-		if pgfault.IsConnection(err) {
+		switch {
+		case pgfault.IsConnection(err):
 			d.findConnection(ctx)
+		case pgfault.Code(err) == pgfault.ReadOnly && d.pool.Config().ConnConfig.ValidateConnect != nil:
+			// target_session_attrs looked for a primary, and this one has been demoted: all
+			// connections to it are to be made anew.
+			d.pool.Reset()
 		}
 		backoff *= backoffGrows
 		d.onRetry()
