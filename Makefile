@@ -52,15 +52,15 @@ verify: ## the modules that were downloaded are those that go.sum names
 
 # What the root requires, every user's module inherits. Sealing takes x/crypto; the rest are the sweeper's.
 WANTED := github.com/alexedwards/scs/v2 github.com/jackc/pgx/v5 github.com/pressly/goose/v3 \
-	github.com/VictoriaMetrics/metrics github.com/schollz/progressbar/v3 golang.org/x/crypto golang.org/x/term
+	github.com/schollz/progressbar/v3 golang.org/x/crypto golang.org/x/term
 
 deps-check: ## the root module stays lean, and nothing comes along behind the walls that make lint keeps
 	@go mod edit -json | python3 -c 'import json, sys; \
 	bad = [r["Path"] for r in json.load(sys.stdin)["Require"] if not r.get("Indirect") and r["Path"] not in sys.argv[1:]]; \
 	sys.exit("not wanted in the root go.mod: " + ", ".join(bad) if bad else 0)' $(WANTED)
 	@behind() { deps=$$(go list -deps "./$$1"); if grep -E "$$2" <<<"$$deps"; then echo "$$1 depends on what it should not"; exit 1; fi; }; \
-	behind pgstore 'pressly/goose|VictoriaMetrics|progressbar|x/term'; \
-	behind cleanup 'pressly/goose|VictoriaMetrics|progressbar|x/term|alexedwards/scs'; \
+	behind pgstore 'pressly/goose|progressbar|x/term'; \
+	behind cleanup 'pressly/goose|progressbar|x/term|alexedwards/scs'; \
 	behind pgstore/internal/frame 'jackc/pgx|alexedwards/scs|^net/http$$'; \
 	behind pgstore/internal/rules 'pgx/v5/pgxpool|alexedwards/scs|^net/http$$'; \
 	behind pgstore/internal/db 'alexedwards/scs|^net/http$$'

@@ -4,69 +4,73 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scspg/scspg/internal/pgfault"
 )
 
-// database runs transactions under the settings of a sweep.
-type database struct {
-	pool  *pgxpool.Pool
-	opts  Options
-	names *strings.Replacer // of q
-
-	readOnly      bool // nothing will be deleted: a standby will do
-	shortLockWait bool // wait for locks for a shortWaitShare-th of LockTimeout only
-	tempo         tempo
-}
-
-func newDatabase(pool *pgxpool.Pool, o Options) *database {
-	schema := ""
-	if o.Schema != "" {
-		schema = pgx.Identifier{o.Schema}.Sanitize() + "."
-	}
-	names := strings.NewReplacer("{", schema+"scs_", "}", "")
-	return &database{pool: pool, opts: o, names: names, tempo: tempo{traffic: true}}
-}
-
 // q is a statement with the tables named.
-func (d *database) q(sql string) string { return d.names.Replace(sql) }
+func (s *sweep) q(sql string) string { return s.names.Replace(sql) }
 
-// probe finds out what kind of database this is, and whether a sweep can work in it. It
-// reports whether the sessions are distributed over servers.
-func (d *database) probe(ctx context.Context) (distributed bool, err error) {
-	err = d.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		var citus bool
-		b := &pgx.Batch{}
-		b.Queue(sqlCitus).QueryRow(func(r pgx.Row) error { return r.Scan(&citus) })
-		for i, table := range probes {
-			if i == 2 && !d.opts.Orphans {
-				break
-			}
-			b.Queue(d.q("SELECT " + table[0] + " FROM " + table[1] + " LIMIT 0"))
-			if !d.readOnly {
-				b.Queue(d.q("DELETE FROM " + table[1] + " WHERE false"))
-			}
-		}
-		if err := tx.SendBatch(ctx, b).Close(); err != nil || !citus {
+// probe finds out what kind of database this is, and whether a sweep can work in it.
+func (s *sweep) probe(ctx context.Context) error {
+	return explain(ctx, "look at the database", &s.opts, s.inTransaction(ctx, func(ctx context.Context, c *pgxpool.Conn) error {
+		var citus, nowhere bool
+		if err := c.QueryRow(ctx, sqlPlace).Scan(&citus, &s.sized, &nowhere); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, sqlDistributed, d.q("{sessions}")).Scan(&distributed)
-	})
-	return distributed, explain(ctx, "look at the database", &d.opts, err)
+		if nowhere && s.opts.Schema == "" {
+			return pgfault.ErrNoSchema
+		}
+		b := &pgx.Batch{}
+		for i, table := range probes {
+			if i == 2 && !s.opts.Orphans {
+				break
+			}
+			b.Queue(s.q("SELECT " + table[0] + " FROM " + table[1] + " LIMIT 0"))
+			if !s.readOnly {
+				b.Queue(s.q("DELETE FROM " + table[1] + " WHERE false"))
+			}
+		}
+		if citus {
+			b.Queue(sqlDistributed, s.q("{sessions}")).QueryRow(func(r pgx.Row) error { return r.Scan(&s.distributed) })
+		}
+		return c.SendBatch(ctx, b).Close()
+	}))
 }
 
-// inTransaction runs f in a transaction under the sweep's settings.
-func (d *database) inTransaction(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) error) error {
-	return d.bounded(ctx, func(ctx context.Context) error {
-		return pgx.BeginTxFunc(ctx, d.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-			if err := d.tempo.observe(tx.QueryRow(ctx, sqlSettings, d.settings()...)); err != nil {
-				return err
-			}
-			return f(ctx, tx)
-		})
+// begin begins a transaction under the settings of a sweep.
+func (s *sweep) begin() *pgx.Batch {
+	wait := s.opts.LockTimeout
+	if s.shortLockWait {
+		wait /= shortWaitShare
+	}
+	b := &pgx.Batch{}
+	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
+	b.Queue(sqlSettings, milliseconds(s.opts.StatementTimeout), milliseconds(wait), milliseconds(idleTimeout),
+		strconv.FormatBool(s.readOnly)).QueryRow(s.tempo.observe)
+	return b
+}
+
+// milliseconds is d as a setting. 0 would mean no limit.
+func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
+
+// inTransaction runs f in a transaction, from statement to statement.
+func (s *sweep) inTransaction(ctx context.Context, f func(context.Context, *pgxpool.Conn) error) error {
+	return s.connected(ctx, func(ctx context.Context, c *pgxpool.Conn) error {
+		err := c.SendBatch(ctx, s.begin()).Close()
+		if err == nil {
+			err = f(ctx, c)
+		}
+		if err == nil {
+			b := &pgx.Batch{} // Exec would lose why a connection breaks
+			b.Queue("COMMIT")
+			err = c.SendBatch(ctx, b).Close()
+		}
+		return err
 	})
 }
 
@@ -74,47 +78,60 @@ func (d *database) inTransaction(ctx context.Context, f func(ctx context.Context
 // modes pgx prepares all statements of a batch before it runs the first, and preparing
 // waits for table locks while no timeout is set yet. So probe has run statements on the
 // same tables through inTransaction before.
-func query[T any](ctx context.Context, d *database, sql string, args ...any) (list []T, err error) {
-	b := &pgx.Batch{}
-	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
-	b.Queue(sqlSettings, d.settings()...).QueryRow(d.tempo.observe)
-	b.Queue(d.q(sql), args...).Query(func(rows pgx.Rows) (err error) {
-		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[T])
-		return err
+func query[T any](ctx context.Context, s *sweep, sql string, args ...any) (list []T, err error) {
+	err = s.connected(ctx, func(ctx context.Context, c *pgxpool.Conn) error {
+		b := s.begin()
+		b.Queue(s.q(sql), args...).Query(func(rows pgx.Rows) (err error) {
+			list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[T])
+			return err
+		})
+		b.Queue("COMMIT")
+		return c.SendBatch(ctx, b).Close()
 	})
-	b.Queue("COMMIT")
-	err = d.bounded(ctx, func(ctx context.Context) error { return d.pool.SendBatch(ctx, b).Close() })
 	return list, err
 }
 
-// bounded runs one transaction with a deadline, in case the server no longer answers.
-// The statement and lock timeouts are enforced by the server itself.
-func (d *database) bounded(ctx context.Context, f func(ctx context.Context) error) error {
-	limit := d.opts.StatementTimeout + replyGrace
-	own, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	err := f(own)
-	if err != nil && own.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("no answer from the server in %v: %w", limit, err)
+// connected runs f, which is one transaction, on a connection, and if that breaks, within
+// the budget on others. The transaction may have been committed all the same: what f has
+// deleted by then, it does not find again. A server that has never answered is not waited for.
+func (s *sweep) connected(ctx context.Context, f func(context.Context, *pgxpool.Conn) error) error {
+	once := func(ctx context.Context) error {
+		return s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
+			err := f(ctx, c)
+			if err != nil && !c.Conn().IsClosed() {
+				_, _ = c.Exec(ctx, "ROLLBACK") // if it fails, the pool closes the connection, which does the same
+			}
+			return err
+		})
+	}
+	lost, err := s.bounded(ctx, once)
+	first, wait := err, backoff
+	for n := 1; lost && n < maxConnections && !s.tempo.seen.IsZero() && s.rest(ctx, wait); n++ {
+		if lost, err = s.bounded(ctx, once); err != nil {
+			err = fmt.Errorf("%w (it began with: %w)", err, first)
+		}
+		wait *= 2
 	}
 	return err
 }
 
-func (d *database) settings() []any {
-	wait := d.opts.LockTimeout
-	if d.shortLockWait {
-		wait /= shortWaitShare
+// bounded runs one transaction with a deadline, in case the server no longer answers, and
+// reports whether it was the connection that failed. The statement and lock timeouts are
+// enforced by the server itself.
+func (s *sweep) bounded(ctx context.Context, f func(context.Context) error) (lost bool, err error) {
+	limit := s.opts.StatementTimeout + replyGrace
+	own, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err = f(own)
+	if err != nil && own.Err() != nil && ctx.Err() == nil {
+		return true, fmt.Errorf("no answer from the server in %v: %w", limit, err)
 	}
-	return []any{milliseconds(d.opts.StatementTimeout), milliseconds(wait), strconv.FormatBool(d.readOnly)}
+	return pgfault.IsConnection(err), err
 }
 
-// milliseconds is d as a setting. 0 would mean no limit.
-func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
-
-func (d *database) graceMicros() float64 { return float64(d.opts.Grace.Microseconds()) }
-
 const (
-	replyGrace = 15 * time.Second // what a server may take beyond its statement timeout, connecting included
+	replyGrace     = 15 * time.Second // what a server may take beyond its statement timeout, connecting included
+	maxConnections = 8                // for one transaction: with the backoff, half a minute
 
 	// While others write to the server, a sweep makes small batches, and pauses after
 	// each for politePause times as long as it took. On two cores that also serve the
@@ -124,6 +141,11 @@ const (
 
 	trafficWrites = 20                     // writing transactions of others per second that count as traffic
 	observation   = 100 * time.Millisecond // the shortest time over which they are counted
+)
+
+var (
+	backoff     = 250 * time.Millisecond // before the first new connection; it doubles
+	idleTimeout = 15 * time.Second       // after which the server ends a transaction whose sweep has vanished
 )
 
 // tempo is how fast a sweep may go.
@@ -139,7 +161,7 @@ type tempo struct {
 // transactions, and sees how many others there were.
 func (t *tempo) observe(r pgx.Row) error {
 	var xid int64
-	if err := r.Scan(nil, nil, nil, nil, nil, nil, nil, &xid); err != nil {
+	if err := r.Scan(&xid, nil); err != nil {
 		return err
 	}
 	if elapsed := time.Since(t.seen); elapsed >= observation {

@@ -11,6 +11,7 @@
 // behind that were deleted in other ways goes with [Options.Orphans].
 //
 // A sweep may be killed at any moment: a session and its row in the user index are
-// deleted together or not at all. Any number of sweeps may run at the same time; they
+// deleted together or not at all. A connection that breaks is replaced, for half a minute, if
+// the budget allows. Any number of sweeps may run at the same time; they
 // skip each other's rows.
 package cleanup

@@ -15,7 +15,7 @@ func TestExplainSaysWhatToDo(t *testing.T) {
 	for _, c := range []struct {
 		code, op, want, not string
 	}{
-		{"42P01", opDelete, `run migrations.Up, or goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`, ""},
+		{"42P01", opDelete, "or, where your app's go.mod is, goose -dir", ""},
 		{"25006", opDelete, "connect to the primary", ""},
 		{"42501", opDelete, "lacks a privilege", ""},
 		{"55P03", opDelete, "Options.LockTimeout (1s)", ""},

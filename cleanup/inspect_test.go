@@ -3,6 +3,7 @@ package cleanup_test
 import (
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,23 @@ func TestInspectMeasuresTablesAndIndexes(t *testing.T) {
 	}
 	if got := strings.Join(names, " "); got != "scs_sessions scs_sessions_pkey scs_sessions_sweep_at_idx scs_user_sessions scs_user_sessions_pkey" {
 		t.Error(got)
+	}
+}
+
+// Citus has the rows on other servers, and functions that ask them.
+func TestInspectMeasuresDistributedTables(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 40, "-3 days", "")
+	pgtest.Exec(t, pool, `CREATE TABLE pg_dist_partition AS SELECT unnest(ARRAY['scs_sessions', 'scs_user_sessions', 'scs_users']::regclass[]) AS logicalrelid`)
+	for function, size := range map[string]string{"citus_table_size(regclass)": "5000000", "citus_total_relation_size(regclass, fail_on_error boolean DEFAULT true)": "8000000"} {
+		pgtest.Exec(t, pool, `CREATE FUNCTION `+function+` RETURNS bigint LANGUAGE sql AS 'SELECT `+size+`::bigint'`)
+	}
+	report, err := cleanup.Inspect(t.Context(), pool, cleanup.Options{Schema: schemaOf(t, pool)})
+	want := []cleanup.Relation{{Name: "scs_sessions", Bytes: 5e6}, {Name: "indexes of scs_sessions", Index: true, Bytes: 3e6},
+		{Name: "scs_user_sessions", Bytes: 5e6}, {Name: "indexes of scs_user_sessions", Index: true, Bytes: 3e6}}
+	if err != nil || !slices.Equal(report.Relations, want) {
+		t.Errorf("%+v, %v", report.Relations, err)
 	}
 }
 

@@ -68,9 +68,10 @@ type Options struct {
 	StatementTimeout time.Duration
 
 	// LockTimeout is PostgreSQL's lock_timeout, in whole milliseconds, up to MaxTimeout.
-	// It is the wait for a whole table. For rows that are locked it is a hundredth, and they
-	// are skipped then; but on Citus, where rows cannot be skipped, the first batches that
-	// meet one wait as long as for a table. Default (0): DefaultLockTimeout.
+	// It is the wait for a whole table. For sessions that are locked it is a hundredth, and they
+	// are skipped then. A locked row of the user index, and on Citus any, cannot be skipped: the
+	// first batches that meet one wait as long as for a table, and are left. The sweep comes
+	// back to what it has left, twice at most. Default (0): DefaultLockTimeout.
 	LockTimeout time.Duration
 
 	// Schema qualifies the table names. Default (""): the search_path decides.

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// newSweep is a sweep that has no server, and knows of traffic or of none.
-func newSweep(o Options, traffic bool) *sweep {
-	db := newDatabase(nil, o)
-	db.tempo.traffic = traffic
-	return &sweep{opts: o, db: db, started: time.Now()}
+// serverless is a sweep that has no server, and knows of traffic or of none.
+func serverless(o Options, traffic bool) *sweep {
+	s := newSweep(nil, o)
+	s.tempo.traffic = traffic
+	return s
 }
 
 // fakePath has so many rows.
@@ -51,7 +51,7 @@ func TestInBatchesListsNoMoreThanTheBudget(t *testing.T) {
 		"no time":          {Options{Batch: 10, MaxDuration: 1}, 100, nil, 0, true},
 		"just what is due": {Options{Batch: 10, MaxRows: 100}, 30, []int{100}, 30, false},
 	} {
-		s := newSweep(c.options, false)
+		s := serverless(c.options, false)
 		s.started = s.started.Add(-time.Second)
 		p := &fakePath{s: s, there: c.there}
 		err := inBatches(t.Context(), s, p)
@@ -66,8 +66,8 @@ func TestPauseEndsWithTheBudget(t *testing.T) {
 		"a pause":    {Batch: 1000, Pause: 24 * time.Hour, MaxDuration: 20 * time.Millisecond},
 		"politeness": {Batch: 1000, MaxDuration: 20 * time.Millisecond},
 	} {
-		s := newSweep(o, true)
-		s.db.tempo.last = 24 * time.Hour
+		s := serverless(o, true)
+		s.tempo.last = 24 * time.Hour
 		if n, err := s.pauseBefore(t.Context(), 1000); !errors.Is(err, errBudget) || n != 0 {
 			t.Errorf("%s: %d, %v", name, n, err)
 		}
@@ -75,8 +75,8 @@ func TestPauseEndsWithTheBudget(t *testing.T) {
 }
 
 func TestPauseSaysWhatEndedIt(t *testing.T) {
-	s := newSweep(Options{Batch: 1000, Pause: 24 * time.Hour}, false)
-	s.db.tempo.last = 1
+	s := serverless(Options{Batch: 1000, Pause: 24 * time.Hour}, false)
+	s.tempo.last = 1
 	why := errors.New("the app is shutting down")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
@@ -109,7 +109,7 @@ func TestBatchIsWhatTrafficAndBudgetLeave(t *testing.T) {
 		"nothing is left":        {Options{MaxRows: 1500}, false, 1500, 0, true},
 		"stopped":                {Options{Stop: stop}, false, 0, 0, true},
 	} {
-		s := newSweep(c.options, c.traffic)
+		s := serverless(c.options, c.traffic)
 		s.result.Expired = c.deleted
 		if n, err := s.pauseBefore(t.Context(), 1000); n != c.want || errors.Is(err, errBudget) != c.exceeded || err != nil && !c.exceeded {
 			t.Errorf("%s: %d, %v", name, n, err)
@@ -121,12 +121,12 @@ func TestBatchIsWhatTrafficAndBudgetLeave(t *testing.T) {
 type settingsRow int64
 
 func (r settingsRow) Scan(dest ...any) error {
-	*dest[len(dest)-1].(*int64) = int64(r)
+	*dest[0].(*int64) = int64(r)
 	return nil
 }
 
 func TestTempoSeesTheTrafficOfOthers(t *testing.T) {
-	tempo := newDatabase(nil, Options{}).tempo
+	tempo := newSweep(nil, Options{}).tempo
 	see := func(xid, own int64, elapsed time.Duration) bool {
 		tempo.own = own
 		tempo.seen = tempo.seen.Add(-elapsed)
@@ -154,12 +154,13 @@ func TestTempoSeesTheTrafficOfOthers(t *testing.T) {
 
 // The first ones wait as long as they were told; those after them would make it hours.
 func TestSettingsMakeWaitsForLocksShort(t *testing.T) {
-	d := newDatabase(nil, Options{StatementTimeout: time.Minute, LockTimeout: 5 * time.Second})
-	if got := d.settings(); !slices.Equal(got, []any{"60000", "5000", "false"}) {
+	s := newSweep(nil, Options{StatementTimeout: time.Minute, LockTimeout: 5 * time.Second})
+	settings := func() []any { return s.begin().QueuedQueries[1].Arguments[:2] }
+	if got := settings(); !slices.Equal(got, []any{"60000", "5000"}) {
 		t.Errorf("%v", got)
 	}
-	d.shortLockWait, d.readOnly = true, true
-	if got := d.settings(); !slices.Equal(got, []any{"60000", "50", "true"}) {
+	s.shortLockWait = true
+	if got := settings(); !slices.Equal(got, []any{"60000", "50"}) {
 		t.Errorf("%v", got)
 	}
 }
@@ -175,12 +176,12 @@ func TestSettingsAreNeverUnlimited(t *testing.T) {
 // A server that takes the connection and says nothing is waited for no longer than the
 // statement may take, and a while.
 func TestBoundedEndsWithoutAnAnswer(t *testing.T) {
-	d := newDatabase(nil, Options{StatementTimeout: time.Nanosecond - replyGrace})
-	err := d.bounded(t.Context(), func(ctx context.Context) error {
+	s := newSweep(nil, Options{StatementTimeout: time.Nanosecond - replyGrace})
+	lost, err := s.bounded(t.Context(), func(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	if !errors.Is(err, context.DeadlineExceeded) || err.Error() != "no answer from the server in 1ns: context deadline exceeded" {
+	if !lost || !errors.Is(err, context.DeadlineExceeded) || err.Error() != "no answer from the server in 1ns: context deadline exceeded" {
 		t.Error(err)
 	}
 }

@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
-
-	"github.com/scspg/scspg/internal/pgfault"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // path is a way to find and to delete rows.
@@ -36,11 +34,27 @@ func keysOf[K any](rows []row[K]) []K {
 	return keys
 }
 
-const maxTries = 4 // of a batch that crosses a sign-in, which too deletes rows of the user index
+const (
+	// patience is how many batches of a sweep wait for locked rows as long as LockTimeout
+	// says, and how many locked orphans are singled out. The others wait for a hundredth of
+	// it, or are left with their batch: a sweep that meets many would take hours.
+	patience       = 5
+	shortWaitShare = 100
+)
+
+// passOver leaves a batch that others were in the way of to the next pass.
+func (s *sweep) passOver(err error) error {
+	if !isContention(err) {
+		return err
+	}
+	s.met++
+	return nil
+}
 
 // byPlace deletes by the place of a row in its table, the fastest way there is. If a
 // batch meets a row that somebody else has locked, it is tried again without such rows,
-// and so is the rest of its listing.
+// and so is the rest of its listing. If it meets a locked row of the user index, which a
+// sign-in deletes from too, it is passed over as a whole.
 type byPlace struct {
 	s         *sweep
 	last      row[string] // of the listing before
@@ -48,7 +62,7 @@ type byPlace struct {
 }
 
 func (p *byPlace) list(ctx context.Context, n int) ([]row[string], error) {
-	rows, err := query[row[string]](ctx, p.s.db, sqlList, p.s.db.graceMicros(), p.last.Hour, p.last.Key, n)
+	rows, err := query[row[string]](ctx, p.s, sqlList, p.s.graceMicros(), p.last.Hour, p.last.Key, n)
 	if len(rows) > 0 {
 		p.last = rows[len(rows)-1]
 	}
@@ -60,26 +74,23 @@ func (p *byPlace) remove(ctx context.Context, rows []row[string]) error {
 	// pgx has no array of places that would work in all its query modes.
 	places := `{"` + strings.Join(keysOf(rows), `","`) + `"}`
 	if !p.contended {
-		p.s.db.shortLockWait = true
-		err := p.delete(ctx, sqlDelete, places)
-		p.s.db.shortLockWait = false
+		err := p.delete(ctx, sqlDelete, places, true)
 		if p.contended = isContention(err); !p.contended {
 			return err
 		}
+		p.s.met++
 	}
-	err := p.delete(ctx, sqlDeleteFree, places)
-	for tries := 1; pgfault.IsConflict(err) && tries < maxTries; tries++ {
-		err = p.delete(ctx, sqlDeleteFree, places)
-	}
-	return err
+	return p.s.passOver(p.delete(ctx, sqlDeleteFree, places, p.s.met > patience))
 }
 
-func (p *byPlace) delete(ctx context.Context, sql, places string) error {
+func (p *byPlace) delete(ctx context.Context, sql, places string, hurry bool) error {
 	start := time.Now()
+	p.s.shortLockWait = hurry
 	gone, err := query[struct {
 		Kind           string
 		Rows, UserRows int64
-	}](ctx, p.s.db, sql, p.s.db.graceMicros(), places)
+	}](ctx, p.s, sql, p.s.graceMicros(), places)
+	p.s.shortLockWait = false
 	if err != nil {
 		return err
 	}
@@ -91,42 +102,29 @@ func (p *byPlace) delete(ctx context.Context, sql, places string) error {
 	return nil
 }
 
-const (
-	// patience is how many batches of a sweep by id wait for locked rows as long as
-	// LockTimeout says, and how many locked orphans are singled out. The others wait for a
-	// hundredth of it, or are left with their batch: a sweep that meets many would take hours.
-	patience       = 5
-	shortWaitShare = 100
-)
-
 // secondLook is how long after it was found an orphan is deleted where a commit becomes
 // visible server by server, and a row of the index before its session.
 var secondLook = time.Minute
 
 // byID deletes by id, the portable way. If tables are distributed over servers, neither
 // can rows be deleted by place nor locked ones be skipped: a batch that meets a lock is
-// passed over as a whole, once LockTimeout has passed.
+// passed over as a whole.
 type byID struct {
 	s      *sweep
 	hour   pgtype.Timestamptz // where the next listing begins
-	passed []row[pgtype.UUID] // rows that were left because of locks, for the OFFSET
-	met    int                // batches that met locks
+	passed []pgtype.UUID      // what was passed over: the next listing leaves it out
 	before int64              // progress before the last listing
 }
 
 func (p *byID) list(ctx context.Context, n int) ([]row[pgtype.UUID], error) {
-	progress := p.s.result.Rows() + int64(p.met)
+	progress := p.s.result.Rows() + int64(p.s.met)
 	if progress == p.before {
-		// Nothing was deleted or left since the last listing. Something else keeps
+		// Nothing was deleted or passed over since the last listing. Something else keeps
 		// these rows, a trigger for instance: listing them again would not end.
 		return nil, nil
 	}
 	p.before = progress
-	// The listing begins with this hour again, and those of it come first.
-	p.passed = slices.DeleteFunc(p.passed, func(r row[pgtype.UUID]) bool {
-		return !r.Hour.Time.Equal(p.hour.Time) || r.Hour.InfinityModifier != p.hour.InfinityModifier
-	})
-	rows, err := query[row[pgtype.UUID]](ctx, p.s.db, sqlListIDs, p.s.db.graceMicros(), p.hour, n, len(p.passed))
+	rows, err := query[row[pgtype.UUID]](ctx, p.s, sqlListIDs, p.s.graceMicros(), p.hour, n, p.passed)
 	if len(rows) > 0 {
 		p.hour = rows[len(rows)-1].Hour
 	}
@@ -134,21 +132,22 @@ func (p *byID) list(ctx context.Context, n int) ([]row[pgtype.UUID], error) {
 }
 
 func (p *byID) remove(ctx context.Context, rows []row[pgtype.UUID]) error {
-	p.s.db.shortLockWait = p.met >= patience
-	err := p.delete(ctx, keysOf(rows))
-	p.s.db.shortLockWait = false
+	ids := keysOf(rows)
+	p.s.shortLockWait = p.s.met >= patience
+	err := p.delete(ctx, ids)
+	p.s.shortLockWait = false
 	if isContention(err) {
-		p.met++
-		p.passed = append(p.passed, rows...)
-		return nil
+		p.passed = append(p.passed, ids...)
 	}
-	return err
+	return p.s.passOver(err)
 }
 
 func (p *byID) delete(ctx context.Context, ids []pgtype.UUID) error {
-	n, userRows, db, start := make(kinds), int64(0), p.s.db, time.Now()
-	err := db.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		rows, _ := tx.Query(ctx, db.q(sqlDeleteIDs), db.graceMicros(), ids) // its error is that of ForEachRow, too
+	var n kinds
+	userRows, start := int64(0), time.Now()
+	err := p.s.inTransaction(ctx, func(ctx context.Context, c *pgxpool.Conn) error {
+		n = make(kinds)                                                      // there may have been an attempt
+		rows, _ := c.Query(ctx, p.s.q(sqlDeleteIDs), p.s.graceMicros(), ids) // its error is that of ForEachRow, too
 		var kind string
 		var o orphan
 		var orphans []orphan
@@ -160,7 +159,7 @@ func (p *byID) delete(ctx context.Context, ids []pgtype.UUID) error {
 		if err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, db.q(sqlUnindex), named(orphans))
+		tag, err := c.Exec(ctx, p.s.q(sqlUnindex), named(orphans))
 		userRows = tag.RowsAffected()
 		return err
 	})
@@ -207,20 +206,24 @@ func (s *sweep) sweepOrphans(ctx context.Context) (err error) {
 // list returns the orphans of the next page that has any. Where these have to settle, it
 // collects more of them first.
 func (p *byKey) list(ctx context.Context, n int) (found []row[orphan], err error) {
-	for began := time.Now(); p.more && len(found) < n && (len(found) == 0 || time.Since(began) < p.s.settle); {
+	settle := time.Duration(0)
+	if p.s.distributed {
+		settle = secondLook
+	}
+	for began := time.Now(); p.more && len(found) < n && (len(found) == 0 || time.Since(began) < settle); {
 		if _, err := p.s.pauseBefore(ctx, 1); err != nil {
 			return nil, err
 		}
 		start := time.Now()
-		page, err := query[orphan](ctx, p.s.db, p.page, pgx.NamedArgs{"user": p.last.User, "id": p.last.ID, "n": p.s.opts.Batch})
+		page, err := query[orphan](ctx, p.s, p.page, pgx.NamedArgs{"user": p.last.User, "id": p.last.ID, "n": p.s.opts.Batch})
 		if err != nil {
 			return nil, err
 		}
-		kept, err := query[orphan](ctx, p.s.db, p.kept, named(page))
+		kept, err := query[orphan](ctx, p.s, p.kept, named(page))
 		if err != nil {
 			return nil, err
 		}
-		p.s.db.tempo.last, p.more = time.Since(start), len(page) == p.s.opts.Batch
+		p.s.tempo.last, p.more = time.Since(start), len(page) == p.s.opts.Batch
 		is := make(map[orphan]bool, len(kept))
 		for _, o := range kept {
 			is[o] = true
@@ -232,7 +235,7 @@ func (p *byKey) list(ctx context.Context, n int) (found []row[orphan], err error
 		}
 	}
 	if len(found) > 0 {
-		p.s.rest(ctx, p.s.settle)
+		p.s.rest(ctx, settle)
 	}
 	return found, nil
 }
@@ -241,24 +244,24 @@ func (p *byKey) list(ctx context.Context, n int) (found []row[orphan], err error
 var errKept = errors.New("cleanup: no orphan")
 
 func (p *byKey) remove(ctx context.Context, rows []row[orphan]) error {
-	if p.s.db.readOnly {
+	if p.s.readOnly {
 		*p.count += int64(len(rows))
 		return nil
 	}
 	start, args, gone := time.Now(), named(keysOf(rows)), int64(0)
-	p.s.db.shortLockWait = true
-	err := p.s.db.inTransaction(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, p.s.db.q(p.delete), args)
+	p.s.shortLockWait = true
+	err := p.s.inTransaction(ctx, func(ctx context.Context, tx *pgxpool.Conn) error {
+		tag, err := tx.Exec(ctx, p.s.q(p.delete), args)
 		if err != nil {
 			return err
 		}
 		gone = tag.RowsAffected()
-		if err = tx.QueryRow(ctx, p.s.db.q(p.kept), args).Scan(nil, nil); errors.Is(err, pgx.ErrNoRows) {
+		if err = tx.QueryRow(ctx, p.s.q(p.kept), args).Scan(nil, nil); errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
 		return cmp.Or(err, errKept)
 	})
-	p.s.db.shortLockWait = false
+	p.s.shortLockWait = false
 	switch {
 	case err == nil:
 		*p.count += gone

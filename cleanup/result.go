@@ -10,7 +10,9 @@ import (
 )
 
 // Result is what a sweep has done. If an error is returned with it, it is valid as far as
-// the sweep got.
+// the sweep got. If a connection broke before the answer to a batch came, that batch is gone or
+// not, and does not count. If the server crashed, the last batches before that, which count,
+// may have come back: the sweep deletes and counts them once more, or ends with an error.
 type Result struct {
 	// Deleted sessions: those that timed out, and tombstones by why they ended. One that a
 	// sign-in or a revocation met past its expiry counts as Expired.
@@ -24,7 +26,8 @@ type Result struct {
 	Longest  time.Duration // of the transactions that deleted, as seen from here
 
 	// Left counts the sessions past their grace period that are still there, up to
-	// MaxLeft: beyond the budget, locked by somebody, or due since the sweep began.
+	// MaxLeft: beyond the budget, locked by somebody each time that the sweep came to them, or
+	// due since it began.
 	Left int64
 	// OldestLeft is the hour in which the oldest of them expired, but 1970 for those before;
 	// zero if there is none.
@@ -125,9 +128,9 @@ func Inspect(ctx context.Context, pool *pgxpool.Pool, o Options) (Report, error)
 		return Report{}, err
 	}
 	o.MaxRows, o.MaxDuration, o.Stop, o.Pause = 0, 0, nil, time.Nanosecond
-	s := &sweep{opts: o, db: newDatabase(pool, o), started: time.Now()}
-	s.db.readOnly = true
-	if _, err := s.db.probe(ctx); err != nil {
+	s := newSweep(pool, o)
+	s.readOnly = true
+	if err := s.probe(ctx); err != nil {
 		return Report{}, err
 	}
 	var r Report
@@ -135,14 +138,18 @@ func Inspect(ctx context.Context, pool *pgxpool.Pool, o Options) (Report, error)
 		Due
 		UserRows int64
 		Oldest   time.Time
-	}](ctx, s.db, sqlDue, s.db.graceMicros())
+	}](ctx, s, sqlDue, s.graceMicros())
 	for _, d := range due {
 		r.Due = append(r.Due, d.Due)
 		s.result.add(kinds{d.Kind: d.Rows}, d.UserRows)
 		s.result.OldestLeft = d.Oldest
 	}
+	relations := sqlRelations
+	if s.distributed && s.sized {
+		relations = sqlCitusRelations
+	}
 	if err == nil {
-		r.Relations, err = query[Relation](ctx, s.db, sqlRelations, s.db.q("{sessions}"), s.db.q("{user_sessions}"))
+		r.Relations, err = query[Relation](ctx, s, relations, s.q("{sessions}"), s.q("{user_sessions}"))
 	}
 	if err == nil && o.Orphans {
 		err = s.sweepOrphans(ctx)

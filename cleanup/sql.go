@@ -15,15 +15,23 @@ const (
 	check = `(` + due + `) IS TRUE`
 
 	// What a transaction of a sweep runs under, and the next transaction id, for tempo. Its
-	// deletions need not be durable: what a crash brings back, the next sweep takes. One process
-	// reads an index in order, whatever the statistics say, unless $3 is 'true', for a count.
-	sqlSettings = `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
+	// deletions need not be durable one by one: sqlFlush makes them so. If the sweep vanishes
+	// between two statements, the server ends the transaction, and its locks. Results may be
+	// text, which pgx reads in ISO style only. One process reads an index in order, whatever
+	// the statistics say, unless $4 is 'true', for a count.
+	sqlSettings = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, ARRAY[
+		set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
+		set_config('idle_in_transaction_session_timeout', $3, true), set_config('datestyle', 'ISO', true),
 		set_config('synchronous_commit', 'off', true), set_config('jit', 'off', true),
-		set_config('enable_seqscan', $3, true), set_config('enable_sort', $3, true), set_config('max_parallel_workers_per_gather',
-			CASE $3 WHEN 'true' THEN current_setting('max_parallel_workers_per_gather') ELSE '0' END, true),
-		pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
+		set_config('enable_seqscan', $4, true), set_config('enable_sort', $4, true), set_config('max_parallel_workers_per_gather',
+			CASE $4 WHEN 'true' THEN current_setting('max_parallel_workers_per_gather') ELSE '0' END, true)]`
 
-	sqlCitus       = `SELECT to_regclass('pg_dist_partition') IS NOT NULL`
+	// Its commit waits for the disk, and so for all commits before it.
+	sqlFlush = `SELECT pg_logical_emit_message(true, 'scspg', set_config('synchronous_commit', 'on', true))::text`
+
+	// Whether this is Citus, whether it measures tables, and whether there is no schema to work in.
+	sqlPlace = `SELECT to_regclass('pg_dist_partition') IS NOT NULL, to_regprocedure('citus_table_size(regclass)') IS NOT NULL,
+		current_schema() IS NULL`
 	sqlDistributed = `SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass($1))`
 
 	// Where the rows stand that are due, oldest first, after the last one of the listing
@@ -55,7 +63,7 @@ const (
 	// The portable way, for distributed tables: no ctid, no FOR UPDATE, no join of
 	// tables that are distributed by different columns.
 	sqlListIDs = `SELECT id, sweep_at FROM {sessions} WHERE ` + due + ` AND sweep_at >= $2::timestamptz
-		ORDER BY sweep_at LIMIT $3 OFFSET $4`
+		AND id <> ALL($4::uuid[]) ORDER BY sweep_at LIMIT $3`
 	sqlDeleteIDs = `DELETE FROM {sessions} WHERE id = ANY($2::uuid[]) AND ` + check + ` RETURNING coalesce(user_id, ''), id, ` + kind
 	sqlUnindex   = `DELETE FROM {user_sessions} WHERE user_id = ANY(@users::text[]) AND (user_id, id) IN
 		(SELECT g.user_id, g.id FROM unnest(@users::text[], @ids::uuid[]) AS g (user_id, id))`
@@ -90,6 +98,15 @@ const (
 			LEFT JOIN pg_catalog.pg_stat_user_tables s ON s.relid = t.oid
 		WHERE t.oid = ANY(ARRAY[to_regclass($1)::oid, to_regclass($2)::oid])
 		ORDER BY t.oid, is_index, c.relname`
+	// The same on Citus, whose coordinator has neither the rows nor statistics of them, and which
+	// measures the indexes of a table together.
+	sqlCitusRelations = `SELECT CASE WHEN is_index THEN 'indexes of ' ELSE '' END || c.relname, is_index,
+			CASE WHEN is_index THEN citus_total_relation_size(c.oid::regclass) - citus_table_size(c.oid::regclass)
+				ELSE citus_table_size(c.oid::regclass) END, 0::bigint, 0::bigint
+		FROM pg_dist_partition p JOIN pg_catalog.pg_class c ON c.oid = p.logicalrelid
+			CROSS JOIN (VALUES (false), (true)) AS kinds (is_index)
+		WHERE c.oid = ANY(ARRAY[to_regclass($1)::oid, to_regclass($2)::oid])
+		ORDER BY c.relname, is_index`
 )
 
 // probes are columns and tables that are to find out, before any work, whether somebody else

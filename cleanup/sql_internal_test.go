@@ -6,7 +6,7 @@ import (
 )
 
 func TestStatementsQuoteTheSchema(t *testing.T) {
-	d := newDatabase(nil, Options{Schema: `a"b`})
+	d := newSweep(nil, Options{Schema: `a"b`})
 	for _, sql := range []string{sqlList, sqlDelete, sqlDeleteFree, sqlListIDs, sqlDeleteIDs, sqlUnindex, sqlLeft, sqlDue,
 		sqlPageIndex, sqlKeptIndex, sqlDeleteIndex, sqlPageUsers, sqlKeptUsers, sqlDeleteUsers, " " + probes[0][1], " " + probes[2][1]} {
 		if sql = d.q(sql); !strings.Contains(sql, `"a""b".scs_`) || strings.Contains(sql, "{") || strings.Contains(sql, " scs_") {

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -24,7 +27,7 @@ func Sweep(ctx context.Context, pool *pgxpool.Pool, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	s := &sweep{opts: o, db: newDatabase(pool, o), started: time.Now()}
+	s := newSweep(pool, o)
 	err = s.run(ctx)
 	s.result.Duration = time.Since(s.started)
 	return s.result, err
@@ -65,40 +68,77 @@ func Every(ctx context.Context, pool *pgxpool.Pool, interval time.Duration, o Op
 	}
 }
 
-// sweep is one call of Sweep.
+// sweep is one call of Sweep, or of Inspect.
 type sweep struct {
+	pool    *pgxpool.Pool
 	opts    Options
-	db      *database
+	names   *strings.Replacer // of q
 	started time.Time
 	result  Result
-	settle  time.Duration // between finding an orphan and its deletion
+	tempo   tempo
+
+	distributed   bool // the sessions are distributed over servers
+	sized         bool // a function measures what is distributed
+	readOnly      bool // nothing will be deleted: a standby will do
+	shortLockWait bool // wait for locks for a shortWaitShare-th of LockTimeout only
+	met           int  // batches that met locks
+}
+
+func newSweep(pool *pgxpool.Pool, o Options) *sweep {
+	schema := ""
+	if o.Schema != "" {
+		schema = pgx.Identifier{o.Schema}.Sanitize() + "."
+	}
+	names := strings.NewReplacer("{", schema+"scs_", "}", "")
+	return &sweep{pool: pool, opts: o, names: names, started: time.Now(), tempo: tempo{traffic: true}}
 }
 
 func (s *sweep) run(ctx context.Context) error {
-	distributed, err := s.db.probe(ctx)
-	if err != nil {
+	if err := s.probe(ctx); err != nil {
 		return err
 	}
-	if distributed {
-		s.settle = secondLook
-		err = inBatches(ctx, s, &byID{s: s, hour: longAgo, before: -1})
-	} else {
-		err = inBatches(ctx, s, &byPlace{s: s, last: row[string]{"(0,0)", longAgo}})
-	}
+	err := s.sweepSessions(ctx)
 	if err == nil && s.opts.Orphans {
 		err = s.sweepOrphans(ctx)
 	}
-	if err != nil && !errors.Is(err, errBudget) {
+	if s.result.OutOfBudget = errors.Is(err, errBudget); err != nil && !s.result.OutOfBudget {
 		return explain(ctx, opDelete, &s.opts, err)
 	}
-	s.result.OutOfBudget = err != nil
+	if s.result.Batches > 0 {
+		if _, err := query[struct{ Place string }](ctx, s, sqlFlush); err != nil {
+			return explain(ctx, "make it durable", &s.opts, err)
+		}
+	}
 	// After a full sweep, it is one probe of the index.
-	left, err := query[row[int64]](ctx, s.db, sqlLeft, s.db.graceMicros(), MaxLeft)
+	left, err := query[row[int64]](ctx, s, sqlLeft, s.graceMicros(), MaxLeft)
 	if err == nil {
 		s.result.Left, s.result.OldestLeft, s.result.Counted = left[0].Key, left[0].Hour.Time, true
 	}
 	return explain(ctx, "count what is left", &s.opts, err)
 }
+
+// passes is how often a sweep goes over the sessions at most. It does so until it finds none:
+// others may have held some, and a server that has crashed may have brought some back.
+const passes = 3
+
+func (s *sweep) sweepSessions(ctx context.Context) (err error) {
+	for pass := 1; err == nil && pass <= passes; pass++ {
+		met, batches := s.met, s.result.Batches
+		if s.distributed {
+			err = inBatches(ctx, s, &byID{s: s, hour: longAgo, passed: []pgtype.UUID{}, before: -1})
+		} else {
+			err = inBatches(ctx, s, &byPlace{s: s, last: row[string]{"(0,0)", longAgo}})
+		}
+		if s.met > met && pass < passes {
+			s.rest(ctx, min(s.opts.LockTimeout, time.Second)) // sign-ins do not take as long
+		} else if s.result.Batches == batches {
+			break
+		}
+	}
+	return err
+}
+
+func (s *sweep) graceMicros() float64 { return float64(s.opts.Grace.Microseconds()) }
 
 // listSize is how many rows are listed at once, unless a batch is larger: few enough to
 // read in some tens of milliseconds. To list each batch by itself would be slow: until a
@@ -138,14 +178,19 @@ func (s *sweep) withinBudget(n int) (int, error) {
 	if s.opts.MaxRows > 0 {
 		n = int(min(int64(n), s.opts.MaxRows-s.result.Rows()-s.result.OrphanUserRows-s.result.OrphanUsers))
 	}
-	if n <= 0 || s.opts.MaxDuration > 0 && time.Since(s.started) >= s.opts.MaxDuration {
+	if n <= 0 || s.timeIsUp() {
 		return 0, errBudget
 	}
+	return n, nil
+}
+
+// timeIsUp reports whether the sweep has to end, whatever it has done.
+func (s *sweep) timeIsUp() bool {
 	select {
 	case <-s.opts.Stop:
-		return 0, errBudget
+		return true
 	default:
-		return n, nil
+		return s.opts.MaxDuration > 0 && time.Since(s.started) >= s.opts.MaxDuration
 	}
 }
 
@@ -153,18 +198,18 @@ func (s *sweep) withinBudget(n int) (int, error) {
 // of them it may have.
 func (s *sweep) pauseBefore(ctx context.Context, n int) (int, error) {
 	pause := s.opts.Pause
-	if s.opts.Pause == 0 && s.db.tempo.traffic {
-		n, pause = min(n, politeBatch), politePause*s.db.tempo.last
+	if s.opts.Pause == 0 && s.tempo.traffic {
+		n, pause = min(n, politeBatch), politePause*s.tempo.last
 	}
-	if s.db.tempo.last > 0 { // there was one before
+	if s.tempo.last > 0 { // there was one before
 		s.rest(ctx, pause)
 	}
 	n, err := s.withinBudget(n) // Stop may have been ready together with the timer
 	return n, cmp.Or(err, contextError(ctx))
 }
 
-// rest waits, at most until the sweep has to end.
-func (s *sweep) rest(ctx context.Context, d time.Duration) {
+// rest waits, at most until the sweep has to end, and reports whether it may go on.
+func (s *sweep) rest(ctx context.Context, d time.Duration) bool {
 	if s.opts.MaxDuration > 0 {
 		d = min(d, s.opts.MaxDuration-time.Since(s.started))
 	}
@@ -173,12 +218,13 @@ func (s *sweep) rest(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
+	return ctx.Err() == nil && !s.timeIsUp()
 }
 
 // done is called after each batch.
 func (s *sweep) done(n kinds, userRows int64, took time.Duration) {
-	s.db.tempo.last = took
-	s.db.tempo.own++
+	s.tempo.last = took
+	s.tempo.own++
 	s.result.add(n, userRows)
 	s.result.Batches++
 	s.result.Longest = max(s.result.Longest, took)

@@ -155,6 +155,16 @@ func TestSweepErrorsSayWhatIsWrong(t *testing.T) {
 	if _, err := cleanup.Sweep(t.Context(), pgtest.PoolIn(t, pgtest.Schema(t)), cleanup.Options{}); !errors.Is(err, cleanup.ErrNotMigrated) {
 		t.Errorf("not migrated: %v", err)
 	}
+	for _, mode := range modes {
+		nowhere := pgtest.PoolIn(t, "no_such_schema", pgtest.ExecMode(mode))
+		if _, err := cleanup.Sweep(t.Context(), nowhere, cleanup.Options{}); err == nil || errors.Is(err, cleanup.ErrNotMigrated) ||
+			!strings.Contains(err.Error(), "no schema of the search_path exists") {
+			t.Errorf("no schema, %v: %v", mode, err)
+		}
+		if _, err := cleanup.Sweep(t.Context(), nowhere, cleanup.Options{Schema: schemaOf(t, pool), MaxDuration: 1}); err != nil {
+			t.Errorf("a named schema, %v: %v", mode, err)
+		}
+	}
 	standby := pgtest.PoolIn(t, schemaOf(t, pool), pgtest.Param("default_transaction_read_only", "on"))
 	if _, err := cleanup.Sweep(t.Context(), standby, cleanup.Options{}); !errors.Is(err, cleanup.ErrReadOnly) {
 		t.Errorf("read-only: %v", err)

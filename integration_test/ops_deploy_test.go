@@ -85,10 +85,10 @@ func TestCrontab(t *testing.T) {
 	}
 	run := func(pattern string) {
 		t.Helper()
-		command := find(t, deployFile(t, "crontab"), pattern)
-		command = strings.NewReplacer("/etc/sweeper.env", env, "/usr/local/bin/sweeper", sweeperBinary(t)).Replace(command)
+		file := strings.ReplaceAll(deployFile(t, "crontab"), "/usr/local/bin", filepath.Dir(sweeperBinary(t)))
+		command := strings.ReplaceAll(find(t, file, pattern), "/etc/sweeper.env", env)
 		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
-		cmd.Env = []string{"PATH=/usr/bin:/bin"} // as cron has it
+		cmd.Env = []string{find(t, file, `(?m)^(PATH=.+)$`)} // all that cron gives it
 		if stdout, stderr, status := output(t, cmd); status != 0 || stdout+stderr != "" {
 			t.Errorf("status %d, %s%s: cron would mail it", status, stdout, stderr)
 		}
@@ -215,42 +215,51 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// The statement for pg_cron keeps to the same rule.
+// The statements for pg_cron keep to the same rule.
 func TestPgCron(t *testing.T) {
 	t.Parallel()
-	pool := migrated(t)
-	insertSessions(t, pool, 0, 100, "-26 hours", "")
-	insertSessions(t, pool, 100, 100, "-25 hours -1 minute", "signed_out")
-	insertSessions(t, pool, 200, 100, "-23 hours", "")
-	insertSessions(t, pool, 300, 100, "1 hour", "")
-	pgtest.Exec(t, pool, find(t, deployFile(t, "pg_cron.sql"), `(?s)\$job\$(.+)\$job\$`))
-	if sessions, userRows := left(t, pool); sessions != 200 || userRows != 150 {
-		t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
-	}
-	if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE expiry < now() - interval '24 hours'`); n != 0 {
-		t.Errorf("%d past the grace are left", n)
+	for _, file := range []string{"pg_cron.sql", "pg_cron_citus.sql"} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			pool := migrated(t)
+			insertSessions(t, pool, 0, 100, "-26 hours", "")
+			insertSessions(t, pool, 100, 100, "-25 hours -1 minute", "signed_out")
+			insertSessions(t, pool, 200, 100, "-23 hours", "")
+			insertSessions(t, pool, 300, 100, "1 hour", "")
+			for range 2 { // the second has nothing to do
+				pgtest.Exec(t, pool, find(t, deployFile(t, file), `(?s)\$job\$(.+)\$job\$`))
+			}
+			if sessions, userRows := left(t, pool); sessions != 200 || userRows != 150 {
+				t.Errorf("%d sessions and %d user rows are left", sessions, userRows)
+			}
+			if n := pgtest.Query[int](t, pool, `SELECT count(*) FROM scs_sessions WHERE expiry < now() - interval '24 hours'`); n != 0 {
+				t.Errorf("%d past the grace are left", n)
+			}
+		})
 	}
 }
 
-// psql reads the file as it stands.
+// psql reads the files as they stand.
 func TestRolesInPsql(t *testing.T) {
 	t.Parallel()
 	psql := needs(t, "psql")
 	schema := schemaOf(t, migrated(t))
-	for _, args := range [][]string{{"-v", "schema=" + schema}, nil} {
-		cmd := exec.CommandContext(t.Context(), psql, append([]string{pgtest.DSN(t), "-X", "-q", "-v", "app=nobody_1", "-v", "sweeper=nobody_2",
-			"-f", "../cmd/sweeper/deploy/roles.sql"}, args...)...)
-		stdout, stderr, status := output(t, cmd)
-		// It stops at the first role that does not exist, having read all that psql itself reads.
-		if status == 0 || !strings.Contains(stderr, `role "nobody_1" does not exist`) || strings.Contains(stderr, "syntax") {
-			t.Errorf("%q: status %d, %s%s", args, status, stdout, stderr)
+	for _, file := range []string{"roles.sql", "roles_citus.sql"} {
+		run := func(args ...string) (stdout, stderr string, status int) {
+			return output(t, exec.CommandContext(t.Context(), psql, append([]string{pgtest.DSN(t), "-X", "-q", "-f", "../cmd/sweeper/deploy/" + file}, args...)...))
 		}
-	}
-	for set, want := range map[string]string{"sweeper=nobody": "which role is the app's?", "app=nobody": "which role is the sweeper's?"} {
-		cmd := exec.CommandContext(t.Context(), psql, pgtest.DSN(t), "-X", "-q", "-v", set, "-f", "../cmd/sweeper/deploy/roles.sql")
-		stdout, stderr, status := output(t, cmd)
-		if status == 0 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "-v app=NAME -v sweeper=NAME") || strings.Contains(stderr, "syntax") {
-			t.Errorf("%q: status %d, %s%s", set, status, stdout, stderr)
+		for _, args := range [][]string{{"-v", "schema=" + schema}, nil} {
+			stdout, stderr, status := run(append(args, "-v", "app=nobody_1", "-v", "sweeper=nobody_2")...)
+			// It stops at the first role that does not exist, having read all that psql itself reads.
+			if status == 0 || !strings.Contains(stderr, `role "nobody_1" does not exist`) || strings.Contains(stderr, "syntax") {
+				t.Errorf("%s, %q: status %d, %s%s", file, args, status, stdout, stderr)
+			}
+		}
+		for set, want := range map[string]string{"sweeper=nobody": "which role is the app's?", "app=nobody": "which role is the sweeper's?"} {
+			stdout, stderr, status := run("-v", set)
+			if status == 0 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "-v app=NAME -v sweeper=NAME") || strings.Contains(stderr, "syntax") {
+				t.Errorf("%s, %q: status %d, %s%s", file, set, status, stdout, stderr)
+			}
 		}
 	}
 }

@@ -3,7 +3,6 @@ package integration_test
 import (
 	"context"
 	"crypto/rand"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -21,13 +20,9 @@ func as(user, password string) pgtest.Option {
 	return func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = user, password }
 }
 
-// grantRoles makes the two roles, and grants them what the file says.
-func grantRoles(t *testing.T, schema string) (app, sweeper pgtest.Option) {
+// grantRoles makes the two roles, and grants them what a file says.
+func grantRoles(t *testing.T, file, schema string) (app, sweeper pgtest.Option) {
 	t.Helper()
-	file, err := os.ReadFile("../cmd/sweeper/deploy/roles.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
 	admin, password := pgtest.PoolIn(t, ""), rand.Text()
 	names := []string{"app_" + strings.ToLower(rand.Text()), "sweeper_" + strings.ToLower(rand.Text())}
 	for _, name := range names {
@@ -38,7 +33,7 @@ func grantRoles(t *testing.T, schema string) (app, sweeper pgtest.Option) {
 		})
 	}
 	// What psql does with its variables.
-	sql := strings.NewReplacer(`:"schema"`, pgx.Identifier{schema}.Sanitize(), `:"app"`, names[0], `:"sweeper"`, names[1]).Replace(string(file))
+	sql := strings.NewReplacer(`:"schema"`, pgx.Identifier{schema}.Sanitize(), `:"app"`, names[0], `:"sweeper"`, names[1]).Replace(deployFile(t, file))
 	sql = regexp.MustCompile(`(?ms)^\\if .*?^\\endif$`).ReplaceAllString(sql, "") // they are set
 	sql = regexp.MustCompile(`(?m)^\\.*$`).ReplaceAllString(sql, "")
 	pgtest.Exec(t, admin, sql)
@@ -60,7 +55,7 @@ func TestRolesHaveJustWhatTheyNeed(t *testing.T) {
 	t.Parallel()
 	owner := migrated(t)
 	schema := schemaOf(t, owner)
-	app, sweeper := grantRoles(t, schema)
+	app, sweeper := grantRoles(t, "roles.sql", schema)
 	pool := pgtest.PoolIn(t, schema, app)
 
 	// All that the store does.
@@ -137,4 +132,24 @@ func TestRolesHaveJustWhatTheyNeed(t *testing.T) {
 	if _, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{}); err == nil || !strings.Contains(err.Error(), "lacks a privilege") {
 		t.Error(err)
 	}
+}
+
+func TestRolesOfCitusLetTheSweeperSweep(t *testing.T) {
+	t.Parallel()
+	owner := migrated(t)
+	schema := schemaOf(t, owner)
+	pgtest.Exec(t, owner, `CREATE TABLE pg_dist_partition AS SELECT 'scs_sessions'::regclass AS logicalrelid`)
+	pgtest.Exec(t, owner, `GRANT SELECT ON pg_dist_partition TO PUBLIC`)
+	_, sweeper := grantRoles(t, "roles_citus.sql", schema)
+	pool := pgtest.PoolIn(t, schema, sweeper)
+	insertSessions(t, owner, 0, 100, "-3 days", "")
+	leaveOrphans(t, owner)
+	if report, err := cleanup.Inspect(t.Context(), pool, cleanup.Options{Orphans: true}); err != nil || report.Total.OrphanUserRows != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if r, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Batch: 30}); err != nil || r.Rows() != 100 || r.UserRows != 75 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	refused(t, pool, `INSERT INTO scs_users VALUES ('x')`, `UPDATE scs_users SET fence = '-infinity'`, `UPDATE scs_sessions SET expiry = now()`,
+		`INSERT INTO scs_sessions (id) VALUES (NULL)`, `UPDATE scs_user_sessions SET ip = NULL`, `TRUNCATE scs_sessions`, `SELECT * FROM scspg_goose_db_version`)
 }

@@ -133,6 +133,46 @@ func modesInReadme(t *testing.T, tracks bool) map[string]bool {
 	return works
 }
 
+// Who left pgx in its default mode learns which setting mends it.
+func TestErrorsBehindPgBouncerNameTheQueryMode(t *testing.T) {
+	t.Parallel()
+	dsn, tracks := startPgBouncer(t)
+	if tracks {
+		t.Skip("it tracks prepared statements: nothing is wrong")
+	}
+	schema := pgtest.Schema(t)
+	if err := migrations.Up(t.Context(), pgtest.PoolOn(t, dsn, "", pgtest.ExecMode(pgx.QueryExecModeExec)), migrations.Schema(schema)); err != nil {
+		t.Fatal(err)
+	}
+	for name, run := range map[string]func(pool *pgxpool.Pool) error{
+		"migrations": func(pool *pgxpool.Pool) error {
+			return migrations.Up(t.Context(), pool, migrations.Schema(schema))
+		},
+		"pgstore": func(pool *pgxpool.Pool) error {
+			_, _, err := newStore(t, pool, pgstore.Config{Schema: schema}).FindCtx(t.Context(), "token")
+			return err
+		},
+		"cleanup": func(pool *pgxpool.Pool) error {
+			_, err := cleanup.Sweep(t.Context(), pool, cleanup.Options{Schema: schema})
+			return err
+		},
+	} {
+		// Each client prepares the same statements, on the same few connections.
+		var err error
+		for n := 0; n < 20 && err == nil; n++ {
+			err = run(pgtest.PoolOn(t, dsn, "", pgtest.ExecMode(pgx.QueryExecModeCacheStatement), pgtest.MaxConns(1)))
+		}
+		if err == nil || !strings.Contains(err.Error(), "set default_query_exec_mode=cache_describe in the DSN") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	sweep := exec.CommandContext(t.Context(), sweeperBinary(t), "-schema", schema, "-dry-run")
+	sweep.Env = []string{"DATABASE_URL=" + dsn}
+	if stdout, stderr, status := output(t, sweep); status != 0 {
+		t.Errorf("the sweeper has a mode of its own: status %d, %s%s", status, stdout, stderr)
+	}
+}
+
 // atOnce has requests of many browsers share round trips.
 func atOnce(t *testing.T, schema, dsn string, mode pgx.QueryExecMode) {
 	t.Helper()

@@ -165,9 +165,10 @@ func TestSweeperErrorsAreOneLine(t *testing.T) {
 		"wrong port":       {[]string{"DATABASE_URL=postgres://app:s3cret@127.0.0.1:1/db"}, nil, 1, "connection refused"},
 		"from PG*":         {[]string{"PGHOST=127.0.0.1", "PGPORT=1", "PGUSER=u", "PGPASSWORD=s3cret"}, nil, 1, "connection refused"},
 		"malformed":        {nil, []string{"-dsn", "postgres://app:s3cret@127.0.0.1:port/db"}, 1, "malformed"},
-		"not migrated":     {[]string{"DATABASE_URL=" + dsnOf(t, pgtest.Schema(t))}, nil, 1, "goose -dir migrations"},
+		"not migrated":     {[]string{"DATABASE_URL=" + dsnOf(t, pgtest.Schema(t))}, nil, 1, "goose -dir \"$(go list -m -f '{{.Dir}}' github.com/scspg/scspg)/migrations\" -table scspg_goose_db_version postgres"},
+		"no schema":        {[]string{"DATABASE_URL=" + dsnOf(t, "absent")}, nil, 1, "or name one by -schema"},
 		"read-only":        {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool)) + "&default_transaction_read_only=on"}, nil, 1, "read-only"},
-		"no such schema":   {[]string{"DATABASE_URL=" + pgtest.DSN(t)}, []string{"-schema", "absent"}, 1, "goose -dir migrations"},
+		"no such schema":   {[]string{"DATABASE_URL=" + pgtest.DSN(t)}, []string{"-schema", "absent"}, 1, "goose -dir \"$(go list -m -f '{{.Dir}}' github.com/scspg/scspg)/migrations\" -table scspg_goose_db_version postgres"},
 		"unknown flag":     {nil, []string{"-purge"}, 2, "-purge"},
 		"nowhere to write": {[]string{"DATABASE_URL=" + dsnOf(t, schemaOf(t, pool))}, []string{"-metrics-file", "/nonexistent/m"}, 2, "/nonexistent/m: no such"},
 		"its own names":    {[]string{"DATABASE_URL=" + dsnOf(t, locked)}, []string{"-lock-timeout", "10ms"}, 1, "within -lock-timeout (10ms)"},
@@ -247,6 +248,52 @@ func TestASecondSignalEndsTheSweeperAtOnce(t *testing.T) {
 	})
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGINT {
 		t.Errorf("it ended with %v", cmd.ProcessState)
+	}
+}
+
+// Whoever looks at the status learns that rows are left.
+func TestSweeperSaysThatOthersHoldRows(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 40, "-3 days", "")
+	for _, table := range []string{"scs_user_sessions", "scs_sessions"} {
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+		if _, err := tx.Exec(t.Context(), `SELECT FROM `+table+` WHERE user_id = 'user1' FOR UPDATE`); err != nil {
+			t.Fatal(err)
+		}
+		stdout, stderr, status := output(t, sweeperCommand(t, pool, "-json", "-batch", "10", "-lock-timeout", "10ms"))
+		if status != 3 || stderr != "" || !regexp.MustCompile(`"left":(2|10),`).MatchString(stdout) || !strings.Contains(stdout, `"out_of_budget":false`) {
+			t.Errorf("%s: status %d, %s, %s", table, status, stdout, stderr)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stdout, stderr, status := output(t, sweeperCommand(t, pool, "-json")); status != 0 || !strings.Contains(stdout, `"left":0`) {
+		t.Errorf("status %d, %s, %s", status, stdout, stderr)
+	}
+}
+
+// The settings of a role are nobody's mistake.
+func TestSweeperReadsResultsUnderAnySettings(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t)
+	insertSessions(t, pool, 0, 40, "-3 days", "")
+	for _, args := range [][]string{{"-dry-run"}, {"-max-rows", "10"}, {"-orphans"}} {
+		cmd := sweeperCommand(t, pool, append(args, "-json")...)
+		cmd.Env[0] += "&" + url.Values{"datestyle": {"SQL, DMY"}, "bytea_output": {"escape"}, "intervalstyle": {"iso_8601"}, "timezone": {"Africa/Monrovia"}}.Encode()
+		cmd.Env[0] = strings.ReplaceAll(cmd.Env[0], "+", "%20")
+		stdout, stderr, status := output(t, cmd)
+		if stderr != "" || status == 1 || !json.Valid([]byte(stdout)) {
+			t.Errorf("%q: status %d, %s, %s", args, status, stdout, stderr)
+		}
+	}
+	if n, _ := left(t, pool); n != 0 {
+		t.Errorf("%d are left", n)
 	}
 }
 

@@ -3,13 +3,14 @@
 // [Up] does it from Go, and may be called by any number of processes at once. The
 // migrations are goose files, so goose's own command works on them, too:
 //
-//	goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up
+//	goose -dir "$(go list -m -f '{{.Dir}}' github.com/scspg/scspg)/migrations" -table scspg_goose_db_version postgres "$DATABASE_URL" up
 //
+// finds them where the go command has put this module, if it is run where your app's go.mod is.
 // Both record the applied versions in [VersionTable] instead of goose's default table,
 // so that they do not interfere with an app's own goose migrations.
 //
-// The tables are created in one schema: the one that [Schema] names, or else the first
-// of the search_path. PgBouncer may be in between, also in transaction mode. Nothing is
+// The tables are created in one schema: the one that [Schema] names, or else the first of the
+// search_path that exists; if none does, nothing is done. PgBouncer may be in between, also in transaction mode. Nothing is
 // printed, and goose's global settings are neither read nor changed. All functions are
 // safe for concurrent use.
 //
@@ -70,11 +71,11 @@ type Migration struct {
 // connection of pool and opens one besides, so a pooler must have two server
 // connections to give.
 //
-// The role needs USAGE and CREATE on the schema or, if nothing is missing, SELECT
-// on [VersionTable].
+// The role needs USAGE and CREATE on the schema or, if nothing is missing, USAGE and SELECT
+// on [VersionTable]. If it lacks a privilege, the error lists all that it lacks.
 func Up(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	m := newMigrator(pool, opts)
-	return m.explain("up", m.up(ctx))
+	return m.explain(ctx, "up", m.up(ctx))
 }
 
 // Down rolls back the migration that was applied last. Rolling back the first one
@@ -82,7 +83,7 @@ func Up(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 // none is applied. Like [Up], it waits for other processes that migrate.
 func Down(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	m := newMigrator(pool, opts)
-	return m.explain("down", m.down(ctx))
+	return m.explain(ctx, "down", m.down(ctx))
 }
 
 // Version returns the highest version that is applied, 0 if none is. It changes
@@ -90,7 +91,7 @@ func Down(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 func Version(ctx context.Context, pool *pgxpool.Pool, opts ...Option) (int64, error) {
 	m := newMigrator(pool, opts)
 	version, err := m.version(ctx)
-	return version, m.explain("version", err)
+	return version, m.explain(ctx, "version", err)
 }
 
 // Status lists the migrations of this release, ordered by version. It changes
@@ -98,7 +99,7 @@ func Version(ctx context.Context, pool *pgxpool.Pool, opts ...Option) (int64, er
 func Status(ctx context.Context, pool *pgxpool.Pool, opts ...Option) ([]Migration, error) {
 	m := newMigrator(pool, opts)
 	list, err := m.status(ctx)
-	return list, m.explain("status", err)
+	return list, m.explain(ctx, "status", err)
 }
 
 func (m *migrator) up(ctx context.Context) error {

@@ -202,23 +202,26 @@ func TestMigrateIntoANamedSchema(t *testing.T) {
 	}
 }
 
-func TestMigrateSaysWhatIsMissing(t *testing.T) {
-	t.Parallel()
-	schema := pgtest.Schema(t)
-	admin := pgtest.PoolIn(t, schema)
-	role := strings.ReplaceAll(schema, "t_", "r_")
-	pgtest.Exec(t, admin, `CREATE ROLE "`+role+`" LOGIN PASSWORD 'verysecret'`)
-	pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA "`+schema+`" TO "`+role+`"`)
+// newRole makes a role, and returns its name and the option to sign in as it.
+func newRole(t *testing.T, admin *pgxpool.Pool) (role string, as pgtest.Option) {
+	t.Helper()
+	role = "r_" + strings.ToLower(rand.Text())
+	pgtest.Exec(t, admin, `CREATE ROLE `+role+` LOGIN PASSWORD 'verysecret'`)
 	t.Cleanup(func() {
 		pgtest.Exec(t, admin, `DROP OWNED BY "`+role+`"`)
 		pgtest.Exec(t, admin, `DROP ROLE "`+role+`"`)
 	})
-	asRole := func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = role, "verysecret" }
+	return role, func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = role, "verysecret" }
+}
+
+func TestMigrateSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	schema := pgtest.Schema(t)
+	admin := pgtest.PoolIn(t, schema)
 	wrong := map[string]*pgxpool.Pool{
-		"may not do this":              pgtest.PoolIn(t, schema, asRole),
-		"read-only":                    pgtest.PoolIn(t, schema, pgtest.Param("default_transaction_read_only", "on")),
-		"no schema of the search_path": pgtest.PoolIn(t, "no_such_schema"),
-		"failed to connect":            pgtest.PoolOn(t, "postgres://u:verysecret@127.0.0.1:1/db", ""),
+		"read-only":                           pgtest.PoolIn(t, schema, pgtest.Param("default_transaction_read_only", "on")),
+		"no schema of the search_path exists": pgtest.PoolIn(t, "no_such_schema"),
+		"failed to connect":                   pgtest.PoolOn(t, "postgres://u:verysecret@127.0.0.1:1/db", ""),
 	}
 	if admin.Config().ConnConfig.Password != "" { // else the server takes any
 		wrong["password authentication failed"] = pgtest.PoolIn(t, schema, func(c *pgxpool.Config) { c.ConnConfig.Password = "verysecret" })
@@ -230,5 +233,84 @@ func TestMigrateSaysWhatIsMissing(t *testing.T) {
 		} else if strings.Contains(err.Error(), "verysecret") {
 			t.Errorf("the error holds the password: %v", err)
 		}
+	}
+	for _, op := range []func(context.Context, *pgxpool.Pool, ...migrations.Option) error{migrations.Up, migrations.Down} {
+		if err := op(t.Context(), wrong["no schema of the search_path exists"], migrations.Schema(schema)); err != nil {
+			t.Errorf("a named schema: %v", err)
+		}
+	}
+}
+
+// What one error lists is enough: there is no second one.
+func TestMigrateListsEveryMissingPrivilege(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		before func(t *testing.T, admin *pgxpool.Pool, schema, role string)
+		run    func(ctx context.Context, pool *pgxpool.Pool, opts ...migrations.Option) error
+		want   string // {} being the schema
+	}{
+		"nothing is there": {nil, migrations.Up, "lacks USAGE, CREATE ON SCHEMA {}: grant"},
+		"a part is granted": {func(t *testing.T, admin *pgxpool.Pool, schema, role string) {
+			pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA "`+schema+`" TO `+role)
+		}, migrations.Up, "lacks CREATE ON SCHEMA {}: grant"},
+		"another role has migrated": {func(t *testing.T, admin *pgxpool.Pool, _, _ string) { migrate(t, admin) }, migrations.Up,
+			"lacks USAGE, CREATE ON SCHEMA {}; SELECT, INSERT ON {}.scspg_goose_db_version; ownership of {}.scs_sessions; " +
+				"ownership of {}.scs_user_sessions; ownership of {}.scs_users: grant"},
+		"another role has begun": {func(t *testing.T, admin *pgxpool.Pool, schema, role string) {
+			migrate(t, admin)
+			if err := migrations.Down(t.Context(), admin); err != nil {
+				t.Fatal(err)
+			}
+			pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA "`+schema+`" TO `+role)
+		}, migrations.Up, "lacks CREATE ON SCHEMA {}; SELECT, INSERT ON {}.scspg_goose_db_version: grant"},
+		"who only looks": {func(t *testing.T, admin *pgxpool.Pool, _, _ string) { migrate(t, admin) }, func(ctx context.Context, pool *pgxpool.Pool, opts ...migrations.Option) error {
+			_, err := migrations.Version(ctx, pool, opts...)
+			return err
+		}, "lacks USAGE ON SCHEMA {}; SELECT ON {}.scspg_goose_db_version: grant"},
+		"who rolls back": {func(t *testing.T, admin *pgxpool.Pool, _, _ string) { migrate(t, admin) }, migrations.Down,
+			"lacks USAGE ON SCHEMA {}; SELECT, INSERT, DELETE ON {}.scspg_goose_db_version; ownership of {}.scs_sessions; " +
+				"ownership of {}.scs_user_sessions; ownership of {}.scs_users: grant"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, named := range [][]string{nil, {"named"}} {
+				schema := pgtest.Schema(t)
+				admin := pgtest.PoolIn(t, schema)
+				role, as := newRole(t, admin)
+				if c.before != nil {
+					c.before(t, admin, schema, role)
+				}
+				pool, opts := pgtest.PoolIn(t, schema, as), []migrations.Option(nil)
+				if named != nil {
+					pool, opts = pgtest.PoolIn(t, "", as), []migrations.Option{migrations.Schema(schema)}
+				}
+				err := c.run(t.Context(), pool, opts...)
+				want := strings.ReplaceAll("the role "+role+" "+c.want, "{}", schema)
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Fatalf("got %v,\nwant %s", err, want)
+				}
+				_, list, _ := strings.Cut(want, " lacks ")
+				list, _, _ = strings.Cut(list, ": grant")
+				for what := range strings.SplitSeq(list, "; ") {
+					if table, ok := strings.CutPrefix(what, "ownership of "); ok {
+						pgtest.Exec(t, admin, `ALTER TABLE `+table+` OWNER TO `+role)
+					} else {
+						pgtest.Exec(t, admin, `GRANT `+what+` TO `+role)
+					}
+				}
+				if err := c.run(t.Context(), pool, opts...); err != nil {
+					t.Errorf("with all that: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestMigrateAsksForTheDatabaseIfTheSchemaIsMissing(t *testing.T) {
+	t.Parallel()
+	_, as := newRole(t, pgtest.PoolIn(t, ""))
+	err := migrations.Up(t.Context(), pgtest.PoolIn(t, "", as), migrations.Schema("absent"))
+	if err == nil || !strings.Contains(err.Error(), " lacks CREATE ON DATABASE postgres: grant") {
+		t.Error(err)
 	}
 }

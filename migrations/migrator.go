@@ -34,15 +34,16 @@ func newMigrator(pool *pgxpool.Pool, opts []Option) *migrator {
 const (
 	// A table of the same name further down the search_path is somebody else's.
 	sqlExists = `SELECT EXISTS (SELECT FROM pg_catalog.pg_tables
-		WHERE schemaname = coalesce($1::text, current_schema()) AND tablename = $2)`
+		WHERE schemaname = coalesce($1::text, current_schema()) AND tablename = $2), $1 IS NULL AND current_schema() IS NULL`
+
+	sqlSchemaExists = `SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)`
 
 	// The lock and what it guards are of one schema. It goes with the transaction,
 	// and so with the process: no lease to renew, nothing left behind by a crash,
 	// and any pooler will do. It is not waited for in the database: the connections of
-	// those who wait might be all that a pooler has, and the holder needs another. Where
-	// there is no schema, there is nothing to lock, and what follows will say so.
-	sqlTryLock = `SELECT coalesce(pg_try_advisory_xact_lock(
-		hashtextextended('scspg migrations ' || coalesce($1::text, current_schema()), 0)), true)`
+	// those who wait might be all that a pooler has, and the holder needs another.
+	sqlTryLock = `SELECT pg_try_advisory_xact_lock(
+		hashtextextended('scspg migrations ' || coalesce($1::text, current_schema()), 0))`
 
 	// It is held for as long as the migrations take, whatever the role's settings are.
 	sqlPatient = `SELECT set_config('idle_in_transaction_session_timeout', '0', true)`
@@ -97,8 +98,15 @@ func (m *migrator) withProvider(ctx context.Context, f func(context.Context, *go
 	db := stdlib.OpenDB(*config.ConnConfig, opts...)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if m.schema != "" {
-		if _, err := db.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS `+quote(m.schema)); err != nil {
+		// IF NOT EXISTS takes CREATE on the database also where the schema exists.
+		var exists bool
+		if err := db.QueryRowContext(ctx, sqlSchemaExists, m.schema).Scan(&exists); err != nil {
 			return err
+		}
+		if !exists {
+			if _, err := db.ExecContext(ctx, `CREATE SCHEMA `+quote(m.schema)); err != nil {
+				return err
+			}
 		}
 	}
 	store, err := m.versionStore()
@@ -134,7 +142,8 @@ type versionStore struct {
 
 // TableExists reports whether goose must create the version table.
 func (s *versionStore) TableExists(ctx context.Context, db database.DBTxConn) (exists bool, err error) {
-	err = db.QueryRowContext(ctx, sqlExists, s.schema, VersionTable).Scan(&exists)
+	var nowhere bool
+	err = db.QueryRowContext(ctx, sqlExists, s.schema, VersionTable).Scan(&exists, &nowhere)
 	return exists, err
 }
 
@@ -154,8 +163,12 @@ func (m *migrator) applied(ctx context.Context) (map[int64]time.Time, error) {
 	if m.pool == nil {
 		return nil, errors.New("the pool is nil")
 	}
-	var exists bool
-	if err := m.pool.QueryRow(ctx, sqlExists, m.schemaArg(), VersionTable).Scan(&exists); err != nil || !exists {
+	var exists, nowhere bool
+	err := m.pool.QueryRow(ctx, sqlExists, m.schemaArg(), VersionTable).Scan(&exists, &nowhere)
+	if nowhere {
+		return nil, pgfault.ErrNoSchema
+	}
+	if err != nil || !exists {
 		return nil, err
 	}
 	table := VersionTable
@@ -184,22 +197,3 @@ func (m *migrator) schemaArg() *string {
 }
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
-
-// explain says which operation failed, and what to do if that is known.
-func (m *migrator) explain(op string, err error) error {
-	if err == nil || errors.Is(err, ErrNoneApplied) {
-		return err
-	}
-	advice := ""
-	switch pgfault.Code(err) {
-	case pgfault.InsufficientPrivilege:
-		advice = "the role may not do this: grant it USAGE and CREATE on the schema " +
-			"(and CREATE on the database, for a schema that does not exist yet), or migrate as another role: "
-	case pgfault.UndefinedTable, pgfault.UndefinedColumn: // to migrate is not the way out of a migration that fails
-	default:
-		if advice = pgfault.Advice(err); advice != "" {
-			advice += ": "
-		}
-	}
-	return fmt.Errorf("migrations: %s: %s%w", op, advice, err)
-}

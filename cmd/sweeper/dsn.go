@@ -63,11 +63,12 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 			return nil, errMalformed // a piece of a password, as like as not
 		}
 	}
-	// Prepared statements do not help a sweep. To prepare one waits for table locks
-	// before any timeout is set, and not every pooler keeps them. pgxpool.ParseConfig
-	// removes the setting, so look whether the DSN chose a mode in pgconn's result.
+	// The mode for which no pooler need keep statements, and whose results are binary, so that
+	// no setting of a role can spoil them. (In exec mode they are text, and pgx loses why a
+	// connection broke.) pgxpool.ParseConfig removes the setting, so look whether the DSN chose
+	// a mode in pgconn's result.
 	if all, err := pgconn.ParseConfig(dsn); err == nil && all.RuntimeParams["default_query_exec_mode"] == "" {
-		c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+		c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	c.MaxConns, c.MinConns, c.MinIdleConns = 1, 0, 0
 	if c.ConnConfig.ConnectTimeout == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,9 +29,9 @@ Flags:
 `
 
 const usageTail = `
-Exit status: 0 swept clean, 1 failed, 2 wrong usage, 3 stopped by -max-rows,
--max-duration or a signal with rows left, or before the end of -orphans. SIGTERM
-finishes the batch in hand.
+Exit status: 0 swept clean, 1 failed, 2 wrong usage, 3 with rows left: stopped by
+-max-rows, -max-duration or a signal, also before the end of -orphans, or because
+others held them locked. SIGTERM finishes the batch in hand.
 
 Examples:
 
@@ -56,20 +57,41 @@ type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
+// duration is a flag whose error says that a unit is missing, which flag.Duration's does not.
+type duration time.Duration
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+
+func (d *duration) Set(text string) error {
+	v, err := time.ParseDuration(text)
+	if err != nil {
+		if _, e := strconv.ParseFloat(text, 64); e == nil {
+			return fmt.Errorf("it lacks a unit: write %[1]ss for seconds, %[1]sm for minutes, or %[1]sh for hours", text)
+		}
+		return errors.New("write a number and its unit, as in 30s, 9m or 24h")
+	}
+	*d = duration(v)
+	return nil
+}
+
 // flagSet is the flags, with their values in c.
 func (c *config) flagSet() *flag.FlagSet {
 	fs := flag.NewFlagSet("sweeper", flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // run prints the errors
+	durationVar := func(v *time.Duration, name string, byDefault time.Duration, usage string) {
+		*v = byDefault
+		fs.Var((*duration)(v), name, usage)
+	}
 	fs.StringVar(&c.dsn, "dsn", "", "`DSN` of the database (default: DATABASE_URL, else the PG* variables)")
 	fs.StringVar(&c.Schema, "schema", "", "`schema` of the tables (default: the search_path decides)")
 	fs.IntVar(&c.Batch, "batch", cleanup.DefaultBatch, "`sessions` in a transaction")
-	fs.DurationVar(&c.Pause, "pause", 0, "pause between batches (0: automatic: none while nobody else writes,\nelse small batches and pauses of four times their length; 1ns: full speed)")
-	fs.DurationVar(&c.Grace, "grace", cleanup.DefaultGrace, "how long a session stays after its expiry")
-	fs.DurationVar(&c.MaxDuration, "max-duration", 0, "stop after the batch that exceeds this (0: no limit)")
+	durationVar(&c.Pause, "pause", 0, "`time` between batches (0: automatic: none while nobody else writes,\nelse small batches and pauses of four times their length; 1ns: full speed)")
+	durationVar(&c.Grace, "grace", cleanup.DefaultGrace, "`time` that a session stays after its expiry")
+	durationVar(&c.MaxDuration, "max-duration", 0, "stop after the batch that exceeds this `time` (0: no limit)")
 	fs.Int64Var(&c.MaxRows, "max-rows", 0, "delete at most this many `sessions`, and orphans (0: no limit)")
-	fs.DurationVar(&c.StatementTimeout, "timeout", cleanup.DefaultStatementTimeout, "`limit` for one SQL statement (statement_timeout)")
-	fs.DurationVar(&c.LockTimeout, "lock-timeout", cleanup.DefaultLockTimeout, "`limit` for the wait for a lock on a table (lock_timeout)")
-	fs.DurationVar(&c.interval, "interval", 0, "keep sweeping, this long after each sweep (0: sweep once)")
+	durationVar(&c.StatementTimeout, "timeout", cleanup.DefaultStatementTimeout, "`limit` for one SQL statement (statement_timeout)")
+	durationVar(&c.LockTimeout, "lock-timeout", cleanup.DefaultLockTimeout, "`limit` for the wait for a lock on a table (lock_timeout)")
+	durationVar(&c.interval, "interval", 0, "keep sweeping, this `time` after each sweep (0: sweep once)")
 	fs.BoolVar(&c.Orphans, "orphans", false, "also delete what sessions left behind that were deleted by hand, and users without a\nsession; reads both tables from end to end: once a week will do")
 	fs.BoolVar(&c.dryRun, "dry-run", false, "delete nothing; say what would go, and how large the tables are")
 	fs.BoolVar(&c.json, "json", false, "print the result as JSON on standard output")
@@ -148,4 +170,4 @@ func (c *config) check(rest []string) error {
 
 // flagNames are the library's options as the user knows them.
 var flagNames = strings.NewReplacer("Options.StatementTimeout", "-timeout", "Options.LockTimeout", "-lock-timeout",
-	"Options.Batch", "-batch", "Options.Schema", "-schema")
+	"Options.Batch", "-batch", "Options.Schema", "-schema", "by Schema", "by -schema")

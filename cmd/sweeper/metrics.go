@@ -2,9 +2,9 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,16 +12,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
-
 	"github.com/scspg/scspg/cleanup"
 )
 
 // metricsFile is a file for Prometheus' textfile collector. All of it are gauges,
 // about the last sweep: between two runs from cron, no counter would survive.
 type metricsFile struct {
-	path string
-	set  *metrics.Set
+	path        string
+	lastSuccess float64 // 0 if this process has had none
 }
 
 // newMetrics returns nil where there is no file to write.
@@ -29,9 +27,10 @@ func newMetrics(path string) *metricsFile {
 	if path == "" {
 		return nil
 	}
-	metrics.ExposeMetadata(true)
-	return &metricsFile{path: path, set: metrics.NewSet()}
+	return &metricsFile{path: path}
 }
+
+const lastSuccess = "scspg_sweeper_last_success_timestamp_seconds"
 
 // note takes a sweep in and replaces the file, so that whoever reads it sees the old or
 // the new one. It returns err, and what went wrong with the file.
@@ -39,41 +38,64 @@ func (m *metricsFile) note(r cleanup.Result, err error) error {
 	if m == nil {
 		return err
 	}
-	now := float64(time.Now().Unix())
-	for kind, n := range map[string]int64{"expired": r.Expired, "signed_out": r.SignedOut,
-		"revoked": r.Revoked, "evicted": r.Evicted, "renewed": r.Renewed} {
-		m.gauge(`scspg_sweeper_deleted_sessions{kind="`+kind+`"}`, float64(n))
+	var text bytes.Buffer
+	head := func(name, help string) { fmt.Fprintf(&text, "# HELP %[1]s %[2]s\n# TYPE %[1]s gauge\n", name, help) }
+	value := func(name string, v float64) { fmt.Fprintln(&text, name, strconv.FormatFloat(v, 'f', -1, 64)) }
+	gauge := func(name, help string, v float64) { head(name, help); value(name, v) }
+
+	const deleted = "scspg_sweeper_deleted_sessions"
+	head(deleted, "Sessions that the last sweep deleted, by how they had ended.")
+	for _, k := range []struct {
+		kind string
+		n    int64
+	}{{"expired", r.Expired}, {"signed_out", r.SignedOut}, {"revoked", r.Revoked}, {"evicted", r.Evicted}, {"renewed", r.Renewed}} {
+		value(deleted+`{kind="`+k.kind+`"}`, float64(k.n))
 	}
-	m.gauge("scspg_sweeper_deleted_user_rows", float64(r.UserRows))
-	m.gauge("scspg_sweeper_deleted_orphan_user_rows", float64(r.OrphanUserRows))
-	m.gauge("scspg_sweeper_deleted_orphan_users", float64(r.OrphanUsers))
-	m.gauge("scspg_sweeper_batches", float64(r.Batches))
-	m.gauge("scspg_sweeper_duration_seconds", r.Duration.Seconds())
-	m.gauge("scspg_sweeper_longest_batch_seconds", r.Longest.Seconds())
-	m.gauge("scspg_sweeper_last_run_timestamp_seconds", now)
-	if err != nil {
-		// The backlog is unknown, and the last success stays what it was.
-		m.gauge("scspg_sweeper_success", 0)
-		m.set.UnregisterMetric(backlog)
-		m.set.UnregisterMetric(oldestAge)
-		m.keepLastSuccess()
-	} else {
-		m.gauge("scspg_sweeper_success", 1)
-		m.gauge(backlog, float64(r.Left))
+	gauge("scspg_sweeper_deleted_user_rows", "Rows of the user index that the last sweep deleted with their sessions.", float64(r.UserRows))
+	gauge("scspg_sweeper_deleted_orphan_user_rows", "Rows of the user index without a session that the last sweep deleted.", float64(r.OrphanUserRows))
+	gauge("scspg_sweeper_deleted_orphan_users", "Users without a session that the last sweep deleted.", float64(r.OrphanUsers))
+	gauge("scspg_sweeper_batches", "Transactions in which the last sweep deleted.", float64(r.Batches))
+	gauge("scspg_sweeper_duration_seconds", "How long the last sweep took.", r.Duration.Seconds())
+	gauge("scspg_sweeper_longest_batch_seconds", "How long its longest transaction took.", r.Longest.Seconds())
+	now := float64(time.Now().Unix())
+	gauge("scspg_sweeper_last_run_timestamp_seconds", "When the last sweep ended.", now)
+	success := 0.0
+	if err == nil {
+		success, m.lastSuccess = 1, now
+		gauge("scspg_sweeper_backlog_sessions", fmt.Sprintf("Sessions past their grace period that are left, up to %d.", cleanup.MaxLeft), float64(r.Left))
 		age := 0.0
 		if !r.OldestLeft.IsZero() {
-			age = time.Since(r.OldestLeft).Seconds()
+			age = time.Since(r.OldestLeft).Round(time.Second).Seconds()
 		}
-		m.gauge(oldestAge, age)
-		m.gauge(lastSuccess, now)
+		gauge("scspg_sweeper_oldest_expired_age_seconds", "How long ago the oldest of them expired; 0 if none is left.", age)
+	} else if m.lastSuccess == 0 { // and the backlog is unknown
+		m.lastSuccess = m.earlierSuccess()
 	}
-	if e := replaceFile(m.path, m.set.WritePrometheus); e != nil {
+	gauge("scspg_sweeper_success", "Whether the last sweep ended without an error: 1 or 0.", success)
+	gauge(lastSuccess, "When a sweep last ended without an error; 0 if that is not known.", m.lastSuccess)
+	if e := replaceFile(m.path, text.Bytes()); e != nil {
 		return errors.Join(err, fmt.Errorf("the metrics were not written: %w", e))
 	}
 	return err
 }
 
-func (m *metricsFile) gauge(name string, v float64) { m.set.GetOrCreateGauge(name, nil).Set(v) }
+// earlierSuccess is the time of the last success by the file of an earlier run: alerts
+// rest on it.
+func (m *metricsFile) earlierSuccess() float64 {
+	f, err := os.Open(m.path)
+	if err != nil {
+		return 0 // there was no earlier run
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), lastSuccess+" "); ok {
+			if v, err := strconv.ParseFloat(text, 64); err == nil {
+				return v
+			}
+		}
+	}
+	return 0
+}
 
 // check says whether the file can be written.
 func (m *metricsFile) check() error {
@@ -123,7 +145,7 @@ func createBeside(path string) (*os.File, error) {
 }
 
 // replaceFile writes a file beside the one that path leads to, and puts it in its place.
-func replaceFile(path string, write func(io.Writer)) (err error) {
+func replaceFile(path string, text []byte) (err error) {
 	if path, err = follow(path); err != nil {
 		return err
 	}
@@ -136,36 +158,10 @@ func replaceFile(path string, write func(io.Writer)) (err error) {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	write(f)
+	_, err = f.Write(text)
 	// The collector, as a rule, is another user.
-	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)
-}
-
-const (
-	lastSuccess = "scspg_sweeper_last_success_timestamp_seconds"
-	backlog     = "scspg_sweeper_backlog_sessions"
-	oldestAge   = "scspg_sweeper_oldest_expired_age_seconds"
-)
-
-// keepLastSuccess takes the time of the last success over from the file of an
-// earlier run, where this process has had none: alerts rest on it.
-func (m *metricsFile) keepLastSuccess() {
-	if m.set.GetOrCreateGauge(lastSuccess, nil).Get() != 0 {
-		return
-	}
-	f, err := os.Open(m.path)
-	if err != nil {
-		return // there was no earlier run
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if text, ok := strings.CutPrefix(lines.Text(), lastSuccess+" "); ok {
-			if v, err := strconv.ParseFloat(text, 64); err == nil {
-				m.gauge(lastSuccess, v)
-			}
-		}
-	}
 }

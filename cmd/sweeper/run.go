@@ -19,10 +19,10 @@ import (
 
 // The exit statuses.
 const (
-	swept       = 0
-	failed      = 1
-	wrongUsage  = 2
-	outOfBudget = 3 // or stopped by a signal
+	swept      = 0
+	failed     = 1
+	wrongUsage = 2
+	rowsLeft   = 3 // by its budget, a signal, or the locks of others
 )
 
 // closeTimeout is how long a server that does not answer can delay the exit while no
@@ -136,8 +136,8 @@ func (p *program) sweep(ctx context.Context, pool *pgxpool.Pool) int {
 		return p.failAfter(result, err)
 	}
 	p.report(result)
-	if result.OutOfBudget && (result.Left > 0 || p.Orphans) && p.interval == 0 {
-		return outOfBudget
+	if (result.Left > 0 || result.OutOfBudget && p.Orphans) && p.interval == 0 {
+		return rowsLeft
 	}
 	return swept
 }

@@ -72,15 +72,18 @@ func runWith(t *testing.T, args ...string) (stdout, stderr string, status int) {
 
 func TestWrongFlagsAreNamed(t *testing.T) {
 	for want, args := range map[string][]string{
-		`unexpected argument "now"`:                   {"now"},
-		"-batch 0":                                    {"-batch", "0"},
-		"-max-rows -1":                                {"-max-rows", "-1"},
-		"-grace -1s":                                  {"-grace", "-1s"},
-		"-pause -1s":                                  {"-pause", "-1s"},
-		"-interval -1s":                               {"-interval", "-1s"},
-		"-dry-run and -interval":                      {"-dry-run", "-interval", "1m"},
-		"-dry-run and -metrics-file":                  {"-dry-run", "-metrics-file", "m"},
-		`invalid value "soon"`:                        {"-grace", "soon"},
+		`unexpected argument "now"`:  {"now"},
+		"-batch 0":                   {"-batch", "0"},
+		"-max-rows -1":               {"-max-rows", "-1"},
+		"-grace -1s":                 {"-grace", "-1s"},
+		"-pause -1s":                 {"-pause", "-1s"},
+		"-interval -1s":              {"-interval", "-1s"},
+		"-dry-run and -interval":     {"-dry-run", "-interval", "1m"},
+		"-dry-run and -metrics-file": {"-dry-run", "-metrics-file", "m"},
+		`invalid value "soon" for flag -grace: write a number and its unit, as in 30s`:                    {"-grace", "soon"},
+		`invalid value "9" for flag -max-duration: it lacks a unit: write 9s for seconds, 9m for minutes`: {"-max-duration", "9"},
+		`invalid value "-1.5" for flag -pause: it lacks a unit: write -1.5s`:                              {"-pause", "-1.5"},
+		`"1 m" for flag -interval: write a number`:                                                        {"-interval", "1 m"},
 		"not defined: -nonsense":                      {"-nonsense"},
 		"no database":                                 {},
 		"-batch 100001: use 1 to 1":                   {"-batch", "100001"},
@@ -210,13 +213,13 @@ func TestWhatOptionsAreCalledHere(t *testing.T) {
 	}
 }
 
-func TestStatementsAreNotPrepared(t *testing.T) {
+func TestResultsAreBinaryAndNoPoolerNeedKeepStatements(t *testing.T) {
 	for dsn, want := range map[string]pgx.QueryExecMode{
-		"postgres://u@h/db": pgx.QueryExecModeExec,
-		"host=h user=u":     pgx.QueryExecModeExec,
+		"postgres://u@h/db": pgx.QueryExecModeCacheDescribe,
+		"host=h user=u":     pgx.QueryExecModeCacheDescribe,
 		"postgres://u@h/db?default_query_exec_mode=simple_protocol": pgx.QueryExecModeSimpleProtocol,
 		"host=h default_query_exec_mode=cache_statement":            pgx.QueryExecModeCacheStatement,
-		"host=h password=default_query_exec_mode":                   pgx.QueryExecModeExec,
+		"host=h password=default_query_exec_mode":                   pgx.QueryExecModeCacheDescribe,
 	} {
 		if c, err := poolConfig(dsn); err != nil || c.ConnConfig.DefaultQueryExecMode != want || c.MaxConns != 1 {
 			t.Errorf("%s: %v, %v", dsn, c.ConnConfig.DefaultQueryExecMode, err)
@@ -353,7 +356,7 @@ func TestHelpAndVersion(t *testing.T) {
 	if status := p.run(t.Context()); status != swept {
 		t.Errorf("status %d", status)
 	}
-	for _, want := range []string{"Exit status", "DATABASE_URL", "-metrics-file", "SIGTERM"} {
+	for _, want := range []string{"-grace time\n", "(default 24h0m0s)", "-timeout limit\n", "Exit status", "DATABASE_URL", "-metrics-file", "SIGTERM"} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("%q is not in the help", want)
 		}
@@ -400,7 +403,9 @@ func TestMetricsFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n") {
-			if !regexp.MustCompile(`^(# (TYPE|HELP) \w+.*|\w+(\{kind="\w+"\})? \S+)$`).MatchString(line) {
+			name, _, _ := strings.Cut(strings.Trim(line, "#TYPEHL "), " ")
+			if !regexp.MustCompile(`^(# HELP \w+ \w.+\.|# TYPE \w+ gauge|\w+(\{kind="\w+"\})? \d+(\.\d+)?)$`).MatchString(line) ||
+				strings.Count(string(text), "# HELP "+name+" ") != 1 && !strings.Contains(name, "{") {
 				t.Errorf("malformed: %q", line)
 			}
 		}
@@ -417,7 +422,8 @@ func TestMetricsFile(t *testing.T) {
 	for _, want := range []string{`scspg_sweeper_deleted_sessions{kind="expired"} 5`, `{kind="renewed"} 2`, `{kind="evicted"} 0`,
 		"scspg_sweeper_deleted_user_rows 6", "scspg_sweeper_deleted_orphan_user_rows 7", "scspg_sweeper_deleted_orphan_users 8",
 		"scspg_sweeper_backlog_sessions 9", "scspg_sweeper_oldest_expired_age_seconds 36",
-		"scspg_sweeper_duration_seconds 2", "scspg_sweeper_success 1", "# TYPE scspg_sweeper_backlog_sessions gauge"} {
+		"scspg_sweeper_duration_seconds 2", "scspg_sweeper_success 1", "# TYPE scspg_sweeper_backlog_sessions gauge",
+		"# HELP scspg_sweeper_backlog_sessions Sessions past their grace period that are left, up to 100000.\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}

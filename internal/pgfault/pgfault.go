@@ -81,14 +81,21 @@ func IsTransient(err error) bool {
 	return IsConflict(err) || IsConnection(err)
 }
 
+// ErrNoSchema is for a search_path that leads nowhere.
+var ErrNoSchema = errors.New("no schema of the search_path exists, or the role lacks USAGE on it: create one, grant that, or name one by Schema")
+
+// goose is the command that migrates. The files are where the go command has put the module.
+const goose = `goose -dir "$(go list -m -f '{{.Dir}}' github.com/scspg/scspg)/migrations" ` +
+	`-table scspg_goose_db_version postgres "$DATABASE_URL" up`
+
 // Advice returns what is wrong and what to do about it, or "" if that is not known.
 func Advice(err error) string {
 	switch Code(err) {
 	case UndefinedTable, UndefinedColumn:
 		return "the session tables are missing or out of date, or the schema that Schema or the search_path names does not have them, or does not exist: " +
-			`run migrations.Up (with migrations.Schema, if Schema is set), or goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`
+			"run migrations.Up (with migrations.Schema, if Schema is set) or, where your app's go.mod is, " + goose
 	case InvalidSchema:
-		return "no schema of the search_path exists: create one, or name one by Schema"
+		return ErrNoSchema.Error()
 	case InsufficientPrivilege:
 		return "the database role lacks a privilege on the session tables or their schema: grant what cmd/sweeper/deploy/roles.sql does"
 	case ReadOnly:

@@ -69,7 +69,8 @@ func (safeToRetry) SafeToRetry() bool { return true }
 
 func TestAdviceSaysWhatToDo(t *testing.T) {
 	for code, want := range map[string]string{
-		UndefinedTable:        `goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`,
+		UndefinedTable: `goose -dir "$(go list -m -f '{{.Dir}}' github.com/scspg/scspg)/migrations" ` +
+			`-table scspg_goose_db_version postgres "$DATABASE_URL" up`,
 		UndefinedColumn:       "run migrations.Up",
 		InvalidSchema:         "create one",
 		InsufficientPrivilege: "grant what cmd/sweeper/deploy/roles.sql",

@@ -1,5 +1,5 @@
 -- For those who prefer the database's own cron (https://github.com/citusdata/pg_cron) to a
--- binary. Each run deletes up to 10,000 sessions that expired a day ago and more; it
+-- binary. (On Citus: pg_cron_citus.sql.) Each run deletes up to 10,000 sessions that expired a day ago and more; it
 -- has neither budget nor metrics, and one transaction a run. For what sessions left behind
 -- that were deleted by hand, run sweeper -orphans once a week all the same.
 SELECT cron.schedule('sweep-sessions', '* * * * *', $job$

@@ -1,4 +1,4 @@
--- Two roles with just what they need. Run it as the owner of the tables:
+-- Two roles with just what they need. (On Citus: roles_citus.sql.) Run it as the owner of the tables:
 --
 --   psql "$DATABASE_URL" -v app=app -v sweeper=sweeper -f cmd/sweeper/deploy/roles.sql
 --
@@ -27,8 +27,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".scs_user_sessions, :"schema".s
 
 -- The sweeper cannot read what is in a session. PostgreSQL wants a right to update for
 -- SELECT ... FOR UPDATE; of the columns that the app itself may change, last_seen_at
--- is the one that matters least. (On Citus, which cannot skip locked rows, it is not
--- needed.)
+-- is the one that matters least.
 GRANT SELECT (ctid, id, user_id, end_reason, expiry, sweep_at), UPDATE (last_seen_at), DELETE ON :"schema".scs_sessions TO :"sweeper";
 GRANT SELECT (user_id, id, created_at), DELETE ON :"schema".scs_user_sessions TO :"sweeper";
 -- For -orphans.
