@@ -65,7 +65,7 @@ func TestCheckAsksForJustThePrivilegesThatAreUsed(t *testing.T) {
 		pgtest.Exec(t, x.pool, `DROP OWNED BY `+role)
 		pgtest.Exec(t, x.pool, `DROP ROLE `+role)
 	})
-	pgtest.Exec(t, x.pool, `GRANT USAGE ON SCHEMA `+schema+` TO `+role)
+	pgtest.Exec(t, x.pool, `GRANT USAGE ON SCHEMA "`+schema+`" TO `+role)
 	as := func(c *pgxpool.Config) { c.ConnConfig.User, c.ConnConfig.Password = role, "secret" }
 	d := db.New(pgtest.PoolIn(t, schema, as), "", time.Minute, 1, func() {})
 	lacks := func() string {
