@@ -258,8 +258,10 @@ func TestMigrateListsEveryMissingPrivilege(t *testing.T) {
 				"ownership of {}.scs_user_sessions; ownership of {}.scs_users: grant"},
 		"another role has begun": {func(t *testing.T, admin *pgxpool.Pool, schema, role string) {
 			migrate(t, admin)
-			if err := migrations.Down(t.Context(), admin); err != nil {
-				t.Fatal(err)
+			for err := error(nil); !errors.Is(err, migrations.ErrNoneApplied); {
+				if err = migrations.Down(t.Context(), admin); err != nil && !errors.Is(err, migrations.ErrNoneApplied) {
+					t.Fatal(err)
+				}
 			}
 			pgtest.Exec(t, admin, `GRANT USAGE ON SCHEMA "`+schema+`" TO `+role)
 		}, migrations.Up, "lacks CREATE ON SCHEMA {}; SELECT, INSERT ON {}.scspg_goose_db_version: grant"},
