@@ -33,6 +33,7 @@ var rules = []struct {
 	}},
 	{"FOR UPDATE locks one row, or rows of one shard", regexp.MustCompile(`\b(any|in) ?\(.* for (no key )?(update|(key )?share)\b`).MatchString},
 	{"DELETE has no USING", regexp.MustCompile(`\bdelete from .* using `).MatchString},
+	// LISTEN may, as Watch has a connection of its own for it.
 	{"nothing outlives its transaction", func(sql string) bool {
 		return session.MatchString(local.ReplaceAllString(sql, ""))
 	}},
@@ -45,7 +46,7 @@ var (
 	array     = regexp.MustCompile(`\bany ?\(array ?\(select ([^()]|\([^()]*\))*\)\)`)
 	hot       = regexp.MustCompile(`\bscs_sessions\b`)
 	users     = regexp.MustCompile(`\bscs_(users|user_sessions)\b`)
-	session   = regexp.MustCompile(`^(set|listen|unlisten|prepare|deallocate|discard|reset|load|declare)\b|^create (local |global )?temp|` +
+	session   = regexp.MustCompile(`^(set|unlisten|prepare|deallocate|discard|reset|load|declare)\b|^create (local |global )?temp|` +
 		`\bset_config ?\(|\bpg_(try_)?advisory_(lock|unlock)`)
 	local = regexp.MustCompile(`^set (local|transaction) .*|\bset_config ?\([^(),]*,[^(),]*, ?true ?\)`)
 

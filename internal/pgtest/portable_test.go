@@ -37,7 +37,7 @@ func TestRulesCatchWhatIsNotPortable(t *testing.T) {
 		"nothing outlives": {
 			`SET synchronous_commit = off`, `SET SESSION lock_timeout = 1`, `SELECT set_config('synchronous_commit', 'off', false)`,
 			`SELECT set_config('lock_timeout', '1', true), set_config('DateStyle', 'ISO', $1)`,
-			`LISTEN ended`, `SELECT pg_advisory_lock(1)`, `SELECT pg_try_advisory_lock(1)`, `CREATE TEMP TABLE x (n int)`,
+			`UNLISTEN *`, `SELECT pg_advisory_lock(1)`, `SELECT pg_try_advisory_lock(1)`, `CREATE TEMP TABLE x (n int)`,
 			`PREPARE x AS SELECT 1`, `DEALLOCATE ALL`, "-- all of it\n DISCARD ALL", `RESET ALL`,
 		},
 	} {

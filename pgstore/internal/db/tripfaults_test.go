@@ -78,7 +78,7 @@ func TestKilledConnectionIsSurvivedOrReported(t *testing.T) {
 		x := openShared(t, 64)
 		list := x.together(k, func(trip pgtest.Trip) {
 			pid := trip.Conn.PgConn().PID()
-			pgtest.Exec(t, x.pool, `SELECT pg_terminate_backend($1)`, pid)
+			pgtest.Exec(t, x.pool, `SELECT pg_terminate_backend($1::int)`, pid)
 			pgtest.Eventually(t, "it is gone", func() bool {
 				return pgtest.Query[int](t, x.pool, `SELECT count(*) FROM pg_stat_activity WHERE pid = $1`, pid) == 0
 			})

@@ -96,7 +96,7 @@ func TestInTxSurvivesTheLossOfItsConnection(t *testing.T) {
 		if err := tx.Send(t.Context(), tx.Begin()); err != nil {
 			return err
 		}
-		pgtest.Exec(t, admin, `SELECT pg_terminate_backend($1)`, pid)
+		pgtest.Exec(t, admin, `SELECT pg_terminate_backend($1::int)`, pid)
 		return tx.Commit(t.Context(), tx.Batch())
 	})
 	if err == nil {
