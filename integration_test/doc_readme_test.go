@@ -142,7 +142,8 @@ func TestReadmeFragments(t *testing.T) {
 			continue
 		}
 		imports := `"context"; "github.com/jackc/pgx/v5/pgxpool"`
-		for name, path := range map[string]string{"time": "time", "migrations": "github.com/scspg/scspg/migrations", "cleanup": "github.com/scspg/scspg/cleanup"} {
+		for name, path := range map[string]string{"time": "time", "migrations": "github.com/scspg/scspg/migrations", "cleanup": "github.com/scspg/scspg/cleanup",
+			"pgstore": "github.com/scspg/scspg/pgstore", "netip": "net/netip"} {
 			if strings.Contains(fragment, name+".") {
 				imports += fmt.Sprintf("; %q", path)
 			}
