@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/scspg/scspg/internal/pgfault"
 	"github.com/scspg/scspg/pgstore/internal/db"
 )
 
@@ -34,7 +35,7 @@ func (s *Store) Check(ctx context.Context) error {
 		faults = append(faults, "the server takes no writes from here: set default_transaction_read_only to off where it is on, "+
 			"in the DSN, by ALTER ROLE or ALTER DATABASE, or for the whole server")
 	}
-	where, up := "the search_path (Config.Schema is not set)", `migrations.Up, or goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`
+	where, up := "the search_path (Config.Schema is not set)", "migrations.Up or, where your app's go.mod is, "+pgfault.Goose
 	if s.cfg.Schema != "" {
 		where, up = fmt.Sprintf("the schema %q", s.cfg.Schema), fmt.Sprintf("migrations.Up with migrations.Schema(%q)", s.cfg.Schema)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scspg/scspg/internal/pgfault"
 	"github.com/scspg/scspg/internal/pgtest"
 	"github.com/scspg/scspg/migrations"
 	"github.com/scspg/scspg/pgstore"
@@ -66,11 +67,10 @@ func TestCheckSaysHowToMigrate(t *testing.T) {
 	t.Parallel()
 	empty := pgtest.Pool(t)
 	schema := schemaOf(t, empty)
-	const goose = `goose -dir migrations -table scspg_goose_db_version postgres "$DATABASE_URL" up`
-	checked(t, newStore(t, empty, pgstore.Config{}), "missing in the search_path", "scs_sessions, scs_user_sessions, scs_users:", "run migrations.Up", goose)
+	checked(t, newStore(t, empty, pgstore.Config{}), "missing in the search_path", "scs_sessions, scs_user_sessions, scs_users:", "run migrations.Up", pgfault.Goose)
 	checked(t, newStore(t, empty, pgstore.Config{Schema: schema}), `missing in the schema "`+schema+`"`, `run migrations.Up with migrations.Schema("`+schema+`")`)
 	checked(t, newStore(t, empty, pgstore.Config{Schema: "no_such_schema"}), "no schema of the name in Config.Schema", `migrations.Schema("no_such_schema"), which creates it`)
-	checked(t, newStore(t, pgtest.PoolIn(t, "no_such_schema"), pgstore.Config{}), "no schema of the search_path", "CREATE SCHEMA", "Config.Schema", goose)
+	checked(t, newStore(t, pgtest.PoolIn(t, "no_such_schema"), pgstore.Config{}), "no schema of the search_path", "CREATE SCHEMA", "Config.Schema", pgfault.Goose)
 
 	// The release before the last one; and what Check asks for is what migrates it.
 	pool := pgtest.Pool(t)

@@ -84,8 +84,8 @@ func IsTransient(err error) bool {
 // ErrNoSchema is for a search_path that leads nowhere.
 var ErrNoSchema = errors.New("no schema of the search_path exists, or the role lacks USAGE on it: create one, grant that, or name one by Schema")
 
-// goose is the command that migrates. The files are where the go command has put the module.
-const goose = `goose -dir "$(go list -m -f '{{.Dir}}' github.com/scspg/scspg)/migrations" ` +
+// Goose is the command that migrates. The files are where the go command has put the module.
+const Goose = `goose -dir "$(go list -m -f '{{.Dir}}' github.com/scspg/scspg)/migrations" ` +
 	`-table scspg_goose_db_version postgres "$DATABASE_URL" up`
 
 // Advice returns what is wrong and what to do about it, or "" if that is not known.
@@ -93,7 +93,7 @@ func Advice(err error) string {
 	switch Code(err) {
 	case UndefinedTable, UndefinedColumn:
 		return "the session tables are missing or out of date, or the schema that Schema or the search_path names does not have them, or does not exist: " +
-			"run migrations.Up (with migrations.Schema, if Schema is set) or, where your app's go.mod is, " + goose
+			"run migrations.Up (with migrations.Schema, if Schema is set) or, where your app's go.mod is, " + Goose
 	case InvalidSchema:
 		return ErrNoSchema.Error()
 	case InsufficientPrivilege:
