@@ -71,7 +71,7 @@ func (d *DB) InTx(ctx context.Context, f func(*Tx) error) error {
 // gets them within theirs.
 func (tx *Tx) Begin() *Batch {
 	b := tx.db.begin(sqlBegin)
-	b.add(sqlBound, min(max(tx.db.timeout.Milliseconds()/2, 1), math.MaxInt32/2))
+	b.add(sqlBound, min(max(tx.db.timeout.Milliseconds()/2, 1), math.MaxInt32/3))
 	return b
 }
 

@@ -93,9 +93,10 @@ const (
 	sqlBegin = `BEGIN ISOLATION LEVEL READ COMMITTED`
 	// Bounds how long the transaction may wait for the app, and from PostgreSQL 17 on how long
 	// it may last, unless the role's own bounds are tighter. (The first does not count while
-	// the server has but a part of a batch; nothing but the second and TCP's keepalive does.)
+	// the server has but a part of a batch; nothing but the second and TCP's keepalive does.
+	// It is longer than the timeout, which so comes first and says what it is.)
 	sqlBound = `SELECT set_config(name, ms::text, true)
-		FROM (VALUES ('idle_in_transaction_session_timeout', $1::int), ('transaction_timeout', 2 * $1::int)) bound (name, ms)
+		FROM (VALUES ('idle_in_transaction_session_timeout', $1::int), ('transaction_timeout', 3 * $1::int)) bound (name, ms)
 		WHERE current_setting(name, true)::interval NOT BETWEEN '1 ms' AND ms * interval '1 ms'`
 	sqlCommit   = `COMMIT`
 	sqlRollback = `ROLLBACK`

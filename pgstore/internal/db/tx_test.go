@@ -180,7 +180,7 @@ func TestTransactionsBoundThemselves(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			if got := pgtest.Query[string](t, x.pool, `SELECT idle || coalesce(' ' || whole, ' 5s') FROM noted`); got != want+" 5s" { // there is none before PostgreSQL 17
+			if got := pgtest.Query[string](t, x.pool, `SELECT idle || coalesce(' ' || whole, ' 7500ms') FROM noted`); got != want+" 7500ms" { // there is none before PostgreSQL 17
 				t.Errorf("%s, role with %s: %s, want %s", mode, role, got, want)
 			}
 			if got := pgtest.Query[string](t, x.pool, `SELECT current_setting('idle_in_transaction_session_timeout')`); got != role {
