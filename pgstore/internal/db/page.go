@@ -53,7 +53,7 @@ func (d *DB) Totals(ctx context.Context, exact, sample float64) (t Totals, err e
 	}
 	query, args := sqlTotals, []any(nil)
 	if t.Estimated = rows > exact; t.Estimated {
-		query, args = sqlSample, []any{100 * sample / rows}
+		query, args = sqlSample, []any{min(100*sample/max(rows, 1), 100)}
 	}
 	err = d.queryRow(ctx, d.pool, func(r pgx.Row) error { return r.Scan(&t.Live, &t.SignedIn, &t.Users, &t.Expired, &all) }, query, args...)
 	if err != nil {
