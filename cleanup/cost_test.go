@@ -49,10 +49,6 @@ func TestSweepOfAnEmptyTableTakesSixRoundTrips(t *testing.T) {
 func TestSweepDoesNotSlowDown(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t)
-	var hasFlush bool
-	if hasFlush = pgtest.Query[int](t, pool, `SELECT current_setting('server_version_num')::int`) >= 150000; !hasFlush {
-		t.Skip("PostgreSQL before 15 does not flush its statistics on demand")
-	}
 	insertSessions(t, pool, 0, 60_000, "-3 days", "")
 	pgtest.Exec(t, pool, `VACUUM ANALYZE scs_sessions`)
 	old, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})

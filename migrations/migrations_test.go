@@ -287,7 +287,7 @@ func TestMigrateListsEveryMissingPrivilege(t *testing.T) {
 					pool, opts = pgtest.PoolIn(t, "", as), []migrations.Option{migrations.Schema(schema)}
 				}
 				err := c.run(t.Context(), pool, opts...)
-				want := strings.ReplaceAll("the role "+role+" "+c.want, "{}", schema)
+				want := strings.ReplaceAll("the role "+role+" "+c.want, "{}", pgtest.Query[string](t, admin, `SELECT quote_ident($1)`, schema))
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Fatalf("got %v,\nwant %s", err, want)
 				}

@@ -146,7 +146,7 @@ func TestCheckSaysThatTheServerTakesNoWrites(t *testing.T) {
 	checked(t, readOnly, "default_transaction_read_only", "; and missing in the search_path", "scs_users", "migrations.Up") // all that is wrong
 	// A standby says so of itself.
 	pgtest.Exec(t, admin, `CREATE FUNCTION pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT true'`)
-	standby := newStore(t, pgtest.PoolIn(t, schema, pgtest.Param("search_path", schema+", pg_catalog")), pgstore.Config{})
+	standby := newStore(t, pgtest.PoolIn(t, schema, pgtest.Param("search_path", `"`+schema+`", pg_catalog`)), pgstore.Config{})
 	checked(t, standby, "the server is a standby", "target_session_attrs=read-write")
 }
 

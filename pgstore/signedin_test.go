@@ -75,7 +75,7 @@ func TestSignedInAtIsOfTheSignInAndNotOfTheRenewal(t *testing.T) {
 func TestSignedInAtDoesNotDependOnThisServersClock(t *testing.T) {
 	t.Parallel()
 	schema := pgtest.Schema(t)
-	pool := pgtest.PoolIn(t, schema, pgtest.Param("search_path", schema+", pg_catalog"))
+	pool := pgtest.PoolIn(t, schema, pgtest.Param("search_path", `"`+schema+`", pg_catalog`))
 	migrate(t, pool)
 	pgtest.Exec(t, pool, `CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT pg_catalog.now() + interval '1 day' $$`)
 	a := newApp(t, pool, pgstore.Config{})

@@ -347,11 +347,11 @@ func TestWatchFollowsTheTables(t *testing.T) {
 	t.Parallel()
 	before, after := pgtest.Schema(t), pgtest.Schema(t)
 	migrate(t, pgtest.PoolIn(t, before))
-	store := newStore(t, pgtest.PoolIn(t, "", pgtest.Param("search_path", after+", "+before)), pgstore.Config{Notify: true, Timeout: 500 * time.Millisecond})
+	store := newStore(t, pgtest.PoolIn(t, "", pgtest.Param("search_path", `"`+after+`", "`+before+`"`)), pgstore.Config{Notify: true, Timeout: 500 * time.Millisecond})
 	w := watch(t, store)
 	w.wants(endOne(t, store, "before"))
 	for _, table := range []string{"scs_sessions", "scs_user_sessions", "scs_users"} {
-		pgtest.Exec(t, pgtest.PoolIn(t, before, pgtest.MaxConns(1)), `ALTER TABLE `+table+` SET SCHEMA `+after)
+		pgtest.Exec(t, pgtest.PoolIn(t, before, pgtest.MaxConns(1)), `ALTER TABLE `+table+` SET SCHEMA "`+after+`"`)
 	}
 	w.wants(pgstore.Event{Gap: true})
 	w.wants(endOne(t, store, "after"))
@@ -363,7 +363,7 @@ func TestWatchTakesWhatItCannotReadForAGap(t *testing.T) {
 	store := newStore(t, pool, pgstore.Config{Notify: true})
 	w := watch(t, store)
 	for _, payload := range []string{"", "revoked", "revoked AAAA alice", "revoked no-base64 alice"} {
-		pgtest.Exec(t, pool, `SELECT pg_notify('scs_ended_' || current_schema()::regnamespace::oid, $1)`, payload)
+		pgtest.Exec(t, pool, `SELECT pg_notify('scs_ended_' || quote_ident(current_schema())::regnamespace::oid, $1)`, payload)
 		w.wants(pgstore.Event{Gap: true}, endOne(t, store, payload+"!"))
 	}
 }
